@@ -1,0 +1,365 @@
+//! Entries: one name in a tree (format-spec 08).
+//!
+//! An entry is what `lstat` and friends tell of a file, or the little that is known of a stream, together with its
+//! content. Content is a list of chunk ids with lengths; long lists are themselves stored as chunks ([`Content::depth`]).
+//! The encoding leaves room for contents that are more than a list of chunks ([`Content`] is tagged).
+
+use crate::codec::{DecodeError, Decoded, Reader, Writer};
+use crate::id::ChunkId;
+
+/// Longest name of an entry in bytes.
+pub const NAME_LEN_MAX: usize = 4096;
+/// Longest target of a symbolic link in bytes.
+pub const LINK_LEN_MAX: usize = 65_536;
+/// Most extended attributes of one entry.
+pub const XATTR_COUNT_MAX: usize = 4096;
+/// Longest name of an extended attribute in bytes.
+pub const XATTR_NAME_LEN_MAX: usize = 256;
+/// Longest value of an extended attribute in bytes.
+pub const XATTR_VALUE_LEN_MAX: usize = 1 << 20;
+/// Longest name of a user or group in bytes.
+pub const OWNER_LEN_MAX: usize = 256;
+/// Most pieces in one content list; longer contents grow deeper.
+pub const PIECE_COUNT_MAX: usize = 4096;
+/// Deepest nesting of content lists.
+pub const CONTENT_DEPTH_MAX: u8 = 8;
+
+/// A point in time as the file system keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time {
+    /// Seconds since 1970-01-01 UTC; may be negative.
+    pub seconds: i64,
+    /// Nanoseconds, 0..1,000,000,000.
+    pub nanoseconds: u32,
+}
+
+/// One piece of a content: a chunk, or a hole in a sparse file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// The chunk; all zero for a hole.
+    pub id: ChunkId,
+    /// Content bytes that this piece stands for.
+    pub len: u64,
+}
+
+impl Piece {
+    /// The id that marks a hole.
+    pub const HOLE: ChunkId = ChunkId::from_bytes([0; 32]);
+
+    /// A hole: reads as zeros, occupies nothing.
+    #[must_use]
+    pub fn hole(len: u64) -> Self {
+        Self { id: Self::HOLE, len }
+    }
+
+    /// Whether this is a hole.
+    #[must_use]
+    pub fn is_hole(&self) -> bool {
+        self.id == Self::HOLE
+    }
+}
+
+/// The bytes of a file, a stream or a tree: `depth` 0 lists the chunks themselves; at depth n each piece names a chunk
+/// that holds a list of depth n-1.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Content {
+    /// Total length in bytes.
+    pub len: u64,
+    /// Levels of lists below this one.
+    pub depth: u8,
+    /// The pieces, in order; their lengths sum to `len`.
+    pub pieces: Vec<Piece>,
+}
+
+const CONTENT_CHUNKS: u8 = 0;
+
+impl Content {
+    /// Appends the encoding.
+    pub fn encode(&self, w: &mut Writer) {
+        w.u8(CONTENT_CHUNKS).u8(self.depth).varint(self.len);
+        encode_pieces(&self.pieces, w);
+    }
+
+    /// Reads a content off the front.
+    ///
+    /// # Errors
+    /// On an encoding that isn't known, too many pieces, too deep, or lengths that don't sum up.
+    pub fn decode(r: &mut Reader<'_>) -> Decoded<Self> {
+        if r.u8()? != CONTENT_CHUNKS {
+            return Err(r.error("unknown content encoding"));
+        }
+        let depth = r.u8()?;
+        if depth > CONTENT_DEPTH_MAX {
+            return Err(r.error("content too deep"));
+        }
+        let len = r.varint()?;
+        let pieces = decode_pieces(r)?;
+        if sum(&pieces) != Some(len) {
+            return Err(r.error("pieces do not sum to the content length"));
+        }
+        Ok(Self { len, depth, pieces })
+    }
+}
+
+/// Total length of `pieces`, unless it overflows.
+#[must_use]
+pub fn sum(pieces: &[Piece]) -> Option<u64> {
+    pieces.iter().try_fold(0u64, |total, piece| total.checked_add(piece.len))
+}
+
+/// Appends a list of pieces; the whole content of a list chunk.
+pub fn encode_pieces(pieces: &[Piece], w: &mut Writer) {
+    w.varint(pieces.len() as u64);
+    for piece in pieces {
+        w.varint(piece.len).bytes(piece.id.as_bytes());
+    }
+}
+
+/// Reads a list of pieces off the front.
+///
+/// # Errors
+/// On too many pieces, or an empty one.
+pub fn decode_pieces(r: &mut Reader<'_>) -> Decoded<Vec<Piece>> {
+    let count = r.varint_at_most(PIECE_COUNT_MAX as u64, "too many pieces")?;
+    let mut pieces = Vec::new();
+    for _ in 0..count {
+        let len = r.varint()?;
+        if len == 0 {
+            return Err(r.error("empty piece"));
+        }
+        pieces.push(Piece { id: ChunkId::from_bytes(r.array()?), len });
+    }
+    Ok(pieces)
+}
+
+/// What kind of thing an entry is, with what only that kind has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file, or a stream that reads like one.
+    File(Content),
+    /// A directory; the content holds its encoded tree.
+    Directory(Content),
+    /// A symbolic link and its target.
+    Symlink(Vec<u8>),
+    /// A named pipe.
+    Fifo,
+    /// A socket. Never restored.
+    Socket,
+    /// A character device: major and minor number.
+    CharDevice(u32, u32),
+    /// A block device: major and minor number.
+    BlockDevice(u32, u32),
+}
+
+impl EntryKind {
+    fn tag(&self) -> u8 {
+        match self {
+            Self::File(_) => 1,
+            Self::Directory(_) => 2,
+            Self::Symlink(_) => 3,
+            Self::Fifo => 4,
+            Self::Socket => 5,
+            Self::CharDevice(..) => 6,
+            Self::BlockDevice(..) => 7,
+        }
+    }
+
+    /// The letter that `ls -l` shows.
+    #[must_use]
+    pub fn letter(&self) -> char {
+        match self {
+            Self::File(_) => '-',
+            Self::Directory(_) => 'd',
+            Self::Symlink(_) => 'l',
+            Self::Fifo => 'p',
+            Self::Socket => 's',
+            Self::CharDevice(..) => 'c',
+            Self::BlockDevice(..) => 'b',
+        }
+    }
+}
+
+/// What the file system knows of an entry beyond its content. Streams have only mode and modification time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Metadata {
+    /// Permission bits with set-user-id, set-group-id and sticky: the low 12 bits of `st_mode`.
+    pub mode: u32,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// Name of the owner at capture, empty if unknown.
+    pub user: Vec<u8>,
+    /// Name of the group at capture, empty if unknown.
+    pub group: Vec<u8>,
+    /// Content changed.
+    pub mtime: Time,
+    /// Anything changed.
+    pub ctime: Time,
+    /// Device of the file system it was on. Tells hard links apart; not used to recognise changes.
+    pub device: u64,
+    /// Inode number. Zero for streams.
+    pub inode: u64,
+    /// Number of hard links. More than one: entries of equal device and inode are one file.
+    pub link_count: u64,
+    /// Extended attributes sorted by name, POSIX ACLs and capabilities among them.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// One name in a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Any bytes but `/` and NUL; not empty, not `.` or `..`.
+    pub name: Vec<u8>,
+    /// Kind and content.
+    pub kind: EntryKind,
+    /// The rest.
+    pub metadata: Metadata,
+    /// The file changed while it was read, on every attempt: its content mixes two states.
+    pub changed_while_read: bool,
+}
+
+const FLAG_CHANGED: u64 = 1;
+const FLAGS_KNOWN: u64 = FLAG_CHANGED;
+
+impl Entry {
+    /// Appends the encoding.
+    pub fn encode(&self, w: &mut Writer) {
+        // Destructured so that a new field must be encoded here too.
+        let Self { name, kind, metadata, changed_while_read } = self;
+        w.u8(kind.tag());
+        w.varint(if *changed_while_read { FLAG_CHANGED } else { 0 });
+        w.counted_bytes(name);
+        encode_metadata(metadata, w);
+        match kind {
+            EntryKind::File(content) | EntryKind::Directory(content) => content.encode(w),
+            EntryKind::Symlink(target) => {
+                w.counted_bytes(target);
+            }
+            EntryKind::CharDevice(major, minor) | EntryKind::BlockDevice(major, minor) => {
+                w.u32(*major).u32(*minor);
+            }
+            EntryKind::Fifo | EntryKind::Socket => {}
+        }
+    }
+
+    /// Reads an entry off the front.
+    ///
+    /// # Errors
+    /// On anything the specification forbids.
+    pub fn decode(r: &mut Reader<'_>) -> Decoded<Self> {
+        let tag = r.u8()?;
+        let flags = r.varint()?;
+        if flags & !FLAGS_KNOWN != 0 {
+            return Err(r.error("unknown entry flag"));
+        }
+        let name = r.counted_bytes(NAME_LEN_MAX, "name too long")?.to_vec();
+        if !name_is_valid(&name) {
+            return Err(r.error("bad name"));
+        }
+        let metadata = decode_metadata(r)?;
+        let kind = decode_kind(tag, r)?;
+        Ok(Self { name, kind, metadata, changed_while_read: flags & FLAG_CHANGED != 0 })
+    }
+
+    /// Length of the content; 0 for things without.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match &self.kind {
+            EntryKind::File(content) => content.len,
+            _ => 0,
+        }
+    }
+
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        matches!(self.kind, EntryKind::Directory(_))
+    }
+}
+
+/// Whether `name` may stand in a tree.
+#[must_use]
+pub fn name_is_valid(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.len() <= NAME_LEN_MAX
+        && name != b"."
+        && name != b".."
+        && !name.contains(&b'/')
+        && !name.contains(&0)
+}
+
+fn decode_kind(tag: u8, r: &mut Reader<'_>) -> Decoded<EntryKind> {
+    Ok(match tag {
+        1 => EntryKind::File(Content::decode(r)?),
+        2 => EntryKind::Directory(Content::decode(r)?),
+        3 => EntryKind::Symlink(r.counted_bytes(LINK_LEN_MAX, "link target too long")?.to_vec()),
+        4 => EntryKind::Fifo,
+        5 => EntryKind::Socket,
+        6 => EntryKind::CharDevice(r.u32()?, r.u32()?),
+        7 => EntryKind::BlockDevice(r.u32()?, r.u32()?),
+        _ => return Err(r.error("unknown entry kind")),
+    })
+}
+
+fn encode_metadata(metadata: &Metadata, w: &mut Writer) {
+    let Metadata { mode, uid, gid, user, group, mtime, ctime, device, inode, link_count, xattrs } = metadata;
+    w.varint(u64::from(*mode)).varint(u64::from(*uid)).varint(u64::from(*gid));
+    w.counted_bytes(user).counted_bytes(group);
+    for time in [mtime, ctime] {
+        w.i64(time.seconds).u32(time.nanoseconds);
+    }
+    w.varint(*device).varint(*inode).varint(*link_count);
+    w.varint(xattrs.len() as u64);
+    for (name, value) in xattrs {
+        w.counted_bytes(name).counted_bytes(value);
+    }
+}
+
+fn decode_metadata(r: &mut Reader<'_>) -> Decoded<Metadata> {
+    let mode = small(r, 0o7777, "bad mode")?;
+    let uid = small(r, u64::from(u32::MAX), "bad uid")?;
+    let gid = small(r, u64::from(u32::MAX), "bad gid")?;
+    let user = r.counted_bytes(OWNER_LEN_MAX, "owner too long")?.to_vec();
+    let group = r.counted_bytes(OWNER_LEN_MAX, "group too long")?.to_vec();
+    let mtime = decode_time(r)?;
+    let ctime = decode_time(r)?;
+    let (device, inode, link_count) = (r.varint()?, r.varint()?, r.varint()?);
+    let xattrs = decode_xattrs(r)?;
+    Ok(Metadata { mode, uid, gid, user, group, mtime, ctime, device, inode, link_count, xattrs })
+}
+
+fn small(r: &mut Reader<'_>, max: u64, what: &'static str) -> Decoded<u32> {
+    let value = r.varint_at_most(max, what)?;
+    u32::try_from(value).map_err(|_| r.error(what))
+}
+
+fn decode_time(r: &mut Reader<'_>) -> Decoded<Time> {
+    let time = Time { seconds: r.i64()?, nanoseconds: r.u32()? };
+    if time.nanoseconds >= 1_000_000_000 { Err(r.error("bad nanoseconds")) } else { Ok(time) }
+}
+
+fn decode_xattrs(r: &mut Reader<'_>) -> Decoded<Vec<(Vec<u8>, Vec<u8>)>> {
+    let count = r.varint_at_most(XATTR_COUNT_MAX as u64, "too many extended attributes")?;
+    let mut xattrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    for _ in 0..count {
+        let name = r.counted_bytes(XATTR_NAME_LEN_MAX, "extended attribute name too long")?.to_vec();
+        if name.is_empty() || name.contains(&0) || xattrs.last().is_some_and(|(last, _)| *last >= name) {
+            return Err(r.error("extended attributes not sorted"));
+        }
+        let value = r.counted_bytes(XATTR_VALUE_LEN_MAX, "extended attribute too long")?.to_vec();
+        xattrs.push((name, value));
+    }
+    Ok(xattrs)
+}
+
+/// Decodes bytes that hold exactly one entry.
+///
+/// # Errors
+/// As [`Entry::decode`], and on trailing bytes.
+pub fn decode_one(bytes: &[u8]) -> Result<Entry, DecodeError> {
+    let mut r = Reader::new(bytes);
+    let entry = Entry::decode(&mut r)?;
+    r.end()?;
+    Ok(entry)
+}

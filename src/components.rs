@@ -1,0 +1,104 @@
+//! Components: one named, independently restorable unit of state outside the repository, each kind in a file of its
+//! own. A kind knows how to discover versions, capture, prove completeness, restore and verify. Components know no chunks.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::archive::snapshot::CommandRecord;
+use crate::archive::{CaptureSink, CaptureSource, ComponentRecord};
+use crate::error::Result;
+use crate::observer::Context;
+
+/// What the world gives to a capture.
+pub struct CaptureEnvironment<'a> {
+    /// Clock, observer, wish to stop.
+    pub context: Context<'a>,
+    /// Name of the component in the plan.
+    pub name: &'a str,
+    /// 32 secret bytes that belong to the repository and to `purpose`; the same every night.
+    pub secret: &'a dyn Fn(&str) -> [u8; 32],
+    /// A private directory for scratch files; removed after the run.
+    pub scratch: &'a Path,
+}
+
+/// What a capture tells of itself. Returned only when every process exited 0 and the completeness proof passed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Captured {
+    /// Versions of server, client, extensions, schema.
+    pub versions: BTreeMap<String, String>,
+    /// What proved that the capture is whole, in a few words.
+    pub completeness: String,
+    /// What only this kind knows.
+    pub facts: Map<String, Value>,
+    /// Processes that were run.
+    pub commands: Vec<CommandRecord>,
+}
+
+/// What to do with state that is in the way of a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Existing {
+    /// Refuse: exit code 7.
+    #[default]
+    Fail,
+    /// Leave what exists, restore the rest.
+    Skip,
+    /// Overwrite what differs, keep what the snapshot lacks.
+    Update,
+    /// Remove what exists, then restore.
+    Replace,
+}
+
+/// What the world gives to a restore.
+pub struct RestoreEnvironment<'a> {
+    /// Clock, observer, wish to stop.
+    pub context: Context<'a>,
+    /// Name of the component in the plan.
+    pub name: &'a str,
+    /// What the snapshot says of the component.
+    pub record: &'a ComponentRecord,
+    /// What the snapshot holds of it.
+    pub source: &'a dyn CaptureSource,
+    /// What to do with state that is in the way, from the plan or the command line.
+    pub existing: Existing,
+    /// Reason for ignoring the version guard, if the operator gave one.
+    pub force_version: Option<&'a str>,
+    /// Restore files below this directory instead of to their own places.
+    pub root: Option<PathBuf>,
+    /// A private directory for scratch files.
+    pub scratch: &'a Path,
+}
+
+/// One thing that a restore is going to do, for `--plan-only` and for the question before it begins.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RestoreStep {
+    /// A sentence: "Create database app".
+    pub what: String,
+    /// Whether it removes or overwrites something that exists.
+    pub destructive: bool,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Restored {
+    /// Sentences about what was proved: "row counts of 12 tables are as recorded".
+    pub proofs: Vec<String>,
+}
+
+/// One kind of outside state, configured for one component.
+pub trait Component: Send + Sync {
+    /// Asks the source for versions and reachability, without capturing: for `doctor` and `--dry-run`.
+    fn discover(&self, env: &CaptureEnvironment<'_>) -> Result<BTreeMap<String, String>>;
+
+    /// Puts the present state into `sink`. `Ok` promises that it is whole: every process in every chain exited 0, the
+    /// completeness marker was seen. Problems that don't spoil the whole go to the observer.
+    fn capture(&self, env: &CaptureEnvironment<'_>, sink: &mut dyn CaptureSink) -> Result<Captured>;
+
+    /// Decides what a restore would do, without any effect. Fails with `UnsafeTarget` or `VersionGuard` where it must
+    /// not be done.
+    fn plan_restore(&self, env: &RestoreEnvironment<'_>) -> Result<Vec<RestoreStep>>;
+
+    /// Restores, then verifies: does what [`Component::plan_restore`] said.
+    fn restore(&self, env: &RestoreEnvironment<'_>) -> Result<Restored>;
+}

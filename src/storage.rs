@@ -1,0 +1,103 @@
+//! Objects by key: the place where a repository lies.
+//!
+//! [`Storage`] is the seam. Its comments are the contract, `tests/storage` is the proof that runs for every
+//! implementation. Storage knows no formats and no encryption; it keeps write-once byte strings.
+
+mod error;
+mod key;
+mod local;
+mod memory;
+mod url;
+
+use std::ops::Range;
+
+pub use error::{StorageError, StorageErrorKind};
+pub use key::{ObjectKey, ObjectKind};
+pub use local::LocalStorage;
+pub use memory::MemoryStorage;
+pub use url::{Location, ParseLocationError};
+
+use crate::mmap::Map;
+
+/// One row of a listing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// The object's name.
+    pub key: ObjectKey,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// The bytes of an object: owned, or a map of an immutable file.
+#[derive(Debug)]
+pub enum ObjectBytes {
+    /// Bytes in memory.
+    Owned(Vec<u8>),
+    /// A read-only map.
+    Mapped(Map),
+}
+
+impl std::ops::Deref for ObjectBytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Mapped(map) => map,
+        }
+    }
+}
+
+/// A place for write-once objects. Single objects are linearizable: once a put or delete has returned, every later
+/// get and list, by anybody, sees it. Nothing is promised across objects, and no clock is used.
+pub trait Storage: Send + Sync {
+    /// Stores `bytes` under `key`, which must not exist yet.
+    ///
+    /// On `Ok` the object is complete and durable: it survives a power cut that happens after the return. On `Err` it
+    /// is absent or complete, never partial, for every reader. If the key exists already the call fails with
+    /// [`StorageErrorKind::Exists`] and the old bytes stay. Of two writers of one key at once at most one succeeds.
+    fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError>;
+
+    /// All bytes of an object. Fails with [`StorageErrorKind::NotFound`].
+    fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError>;
+
+    /// The bytes `range` of an object. A range that reaches past the end fails with
+    /// [`StorageErrorKind::OutOfRange`], never with fewer bytes.
+    fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>, StorageError>;
+
+    /// The length of an object in bytes, without reading it. Fails with [`StorageErrorKind::NotFound`].
+    fn len(&self, key: &ObjectKey) -> Result<u64, StorageError>;
+
+    /// Every object of one kind, sorted by key. Things in the place that are not objects are passed over, among them
+    /// what a crashed [`put_new`](Self::put_new) left behind.
+    fn list(&self, kind: ObjectKind) -> Result<Vec<Listed>, StorageError>;
+
+    /// Removes an object durably. Fails with [`StorageErrorKind::NotFound`] if it is not there.
+    fn delete(&self, key: &ObjectKey) -> Result<(), StorageError>;
+
+    /// Where this is, for messages: a path or an address, without secrets.
+    fn location(&self) -> String;
+}
+
+impl<S: Storage + ?Sized> Storage for std::sync::Arc<S> {
+    fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
+        (**self).put_new(key, bytes)
+    }
+    fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
+        (**self).get(key)
+    }
+    fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
+        (**self).get_range(key, range)
+    }
+    fn len(&self, key: &ObjectKey) -> Result<u64, StorageError> {
+        (**self).len(key)
+    }
+    fn list(&self, kind: ObjectKind) -> Result<Vec<Listed>, StorageError> {
+        (**self).list(kind)
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        (**self).delete(key)
+    }
+    fn location(&self) -> String {
+        (**self).location()
+    }
+}
