@@ -1,0 +1,107 @@
+//! Writes trees of a snapshot into a directory.
+
+use std::str::FromStr;
+
+use globset::GlobSet;
+
+use super::entry::Content;
+use super::tree::Tree;
+use crate::error::{Error, ErrorKind, Result};
+
+/// What happens to files that the target has already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overwrite {
+    /// Their content is compared and corrected whatever their times.
+    Always,
+    /// A file of equal length and modification time is taken as right; all others as with `Always`.
+    #[default]
+    IfChanged,
+    /// A file is overwritten when the snapshot's modification time is later.
+    IfNewer,
+    /// They stay as they are.
+    Never,
+}
+
+impl Overwrite {
+    /// Every policy with the word people write.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("always", Self::Always),
+        ("if-changed", Self::IfChanged),
+        ("if-newer", Self::IfNewer),
+        ("never", Self::Never),
+    ];
+}
+
+impl FromStr for Overwrite {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, policy)| *policy).ok_or_else(|| {
+            Error::new(ErrorKind::Usage, format!("Unknown overwrite policy `{text}`"))
+                .hint("Use always, if-changed, if-newer or never")
+        })
+    }
+}
+
+/// Whom restored files belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ownership {
+    /// The user and group of the recorded names, or of the recorded numbers where the names are unknown here.
+    #[default]
+    Names,
+    /// The recorded numbers, whatever they are called here.
+    Numbers,
+    /// Whoever restores them.
+    Leave,
+}
+
+/// How to restore.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreOptions {
+    /// What happens to files that the target has already.
+    pub overwrite: Overwrite,
+    /// Remove from the target what the snapshot lacks.
+    pub delete: bool,
+    /// Take nothing as right by its looks, and read back everything that was written.
+    pub verify: bool,
+    /// Whom the files belong to.
+    pub ownership: Ownership,
+    /// Leave out long runs of zeros too, not only the holes that were recorded.
+    pub sparse: bool,
+    /// Only what matches, with all that is below it. Matched against the path below the target, without a slash at
+    /// the start.
+    pub include: Option<GlobSet>,
+    /// Not what matches, nor anything below it.
+    pub exclude: Option<GlobSet>,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct RestoreSummary {
+    /// Files, links and special files that were written or corrected.
+    pub files_restored: u64,
+    /// Those that were right already.
+    pub files_right: u64,
+    /// Those that the overwrite policy left alone.
+    pub files_kept: u64,
+    /// Directories of the snapshot that the target now has.
+    pub directories: u64,
+    /// Names that were removed because the snapshot lacks them.
+    pub files_deleted: u64,
+    /// Content bytes written.
+    pub bytes_restored: u64,
+    /// Problems that were told to the observer.
+    pub problems: u64,
+}
+
+/// Gives the tree that a directory's content stands for.
+pub trait TreeSource: Sync {
+    /// Reads and decodes it.
+    fn tree(&self, content: &Content) -> Result<Tree>;
+}
+
+impl<F: Fn(&Content) -> Result<Tree> + Sync> TreeSource for F {
+    fn tree(&self, content: &Content) -> Result<Tree> {
+        self(content)
+    }
+}
