@@ -1,0 +1,289 @@
+//! Files that are there after a power cut, whole, or not at all.
+//!
+//! [`create_new`] writes into a temporary file, makes its bytes durable, gives it its name without replacing anything,
+//! and makes the name durable. A crash at any line leaves either the finished file or a temporary one, whose name
+//! starts with [`TEMP_PREFIX`] and which nobody mistakes for an object:
+//!
+//! ```text
+//! write temp        crash: a torn temporary file, no name
+//! fsync temp        crash: a whole temporary file, no name
+//! temp -> name      crash: no name, or the name with all bytes (they were durable before)
+//! fsync directory   after this the name is durable too; only now the call returns
+//! ```
+//!
+//! A writer keeps its temporary file locked, so that [`sweep`] can tell leftovers from work in progress without a clock.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+use tempfile::NamedTempFile;
+
+/// How the names of temporary files begin.
+pub const TEMP_PREFIX: &str = ".tmp-";
+
+/// How often a temporary file is made anew when somebody swept it away between its birth and its lock.
+const TEMP_TRIES_MAX: u32 = 8;
+
+/// Creates `path` with `bytes`, mode 0600, durably and at once. The temporary file lies in `temp_directory`, which must
+/// exist on the same file system.
+///
+/// # Errors
+/// `AlreadyExists` if the name is taken; what had it stays as it was. After any error the name is absent, or, if only
+/// the last sync failed, it has all bytes.
+pub fn create_new(path: &Path, bytes: &[u8], temp_directory: &Path) -> io::Result<()> {
+    let temp = write_temp(bytes, temp_directory)?;
+    name_without_replacing(temp, path)?;
+    sync_directory(parent(path))
+}
+
+/// Replaces `path`, or creates it, with mode 0600: afterwards it has the old bytes or the new ones. For local state;
+/// objects are never replaced.
+///
+/// # Errors
+/// What the file system says; the old file is then still there.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = parent(path);
+    let temp = write_temp(bytes, directory)?;
+    temp.persist(path).map_err(|error| error.error)?;
+    sync_directory(directory)
+}
+
+/// Removes a file durably.
+///
+/// # Errors
+/// `NotFound` if there is none.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    sync_directory(parent(path))
+}
+
+/// Makes sure that the directory `path` exists, with its parents; new ones get mode 0700 and are durable.
+///
+/// # Errors
+/// What the file system says, among it `NotADirectory` and `AlreadyExists` when a file is in the way.
+pub fn create_directories(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => sync_directory(parent(path)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && path.parent().is_some_and(|up| up != Path::new("")) =>
+        {
+            create_directories(parent(path))?;
+            create_directories(path)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes what dead writers left in `temp_directory` and returns how many files that were. A living writer holds a
+/// lock on its file and is left alone; so is everything on file systems that know no locks.
+///
+/// # Errors
+/// When the directory can't be read. Files that can't be removed are left.
+pub fn sweep(temp_directory: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for entry in fs::read_dir(temp_directory)? {
+        let path = entry?.path();
+        if is_temp(&path) && is_abandoned(&path) && fs::remove_file(&path).is_ok() {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether `path` is named like a temporary file of this module.
+#[must_use]
+pub fn is_temp(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()))
+}
+
+/// Nobody holds the lock. Opened for writing because NFS grants exclusive locks on such files only.
+fn is_abandoned(path: &Path) -> bool {
+    let is_file = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
+    is_file && File::options().write(true).open(path).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+fn write_temp(bytes: &[u8], directory: &Path) -> io::Result<NamedTempFile> {
+    let mut temp = locked_temp(directory)?;
+    temp.write_all(bytes)?;
+    temp.as_file().sync_all()?;
+    Ok(temp)
+}
+
+/// A new file of mode 0600 that is removed when it is dropped. The lock is taken after the birth; a sweeper that came
+/// between the two has unlinked the file, which shows in its link count.
+fn locked_temp(directory: &Path) -> io::Result<NamedTempFile> {
+    for _ in 0..TEMP_TRIES_MAX {
+        let temp = tempfile::Builder::new().prefix(TEMP_PREFIX).rand_bytes(12).tempfile_in(directory)?;
+        match temp.as_file().try_lock() {
+            Err(fs::TryLockError::WouldBlock) => continue,
+            // A file system without locks: sweepers can't take one either.
+            Err(fs::TryLockError::Error(_)) => return Ok(temp),
+            Ok(()) => {}
+        }
+        if temp.as_file().metadata()?.nlink() > 0 {
+            return Ok(temp);
+        }
+    }
+    Err(io::Error::other("temporary files vanish as soon as they are made"))
+}
+
+/// Gives `temp` its name. Three ways, the best that the file system knows; all but the last are one atomic step:
+/// rename that refuses to replace (local file systems), hard link (NFS), look and rename (FAT, some FUSE). With the last
+/// one two writers of the same name may both believe that they won; names of objects are hashes or random, so that two
+/// such writers have written the same bytes.
+fn name_without_replacing(temp: NamedTempFile, path: &Path) -> io::Result<()> {
+    match rename_no_replace(&temp, path) {
+        Err(error) if lacks(error, &[Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP]) => {}
+        Err(error) => return Err(error.into()),
+        Ok(()) => return forget(temp),
+    }
+    match link(&temp, path) {
+        Err(error) if lacks(error, &[Errno::PERM, Errno::NOSYS, Errno::OPNOTSUPP, Errno::MLINK]) => {}
+        other => return other.map_err(io::Error::from),
+    }
+    look_and_rename(temp, path)
+}
+
+fn lacks(error: Errno, unsupported: &[Errno]) -> bool {
+    unsupported.contains(&error)
+}
+
+fn rename_no_replace(temp: &NamedTempFile, path: &Path) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(CWD, temp.path(), CWD, path, RenameFlags::NOREPLACE)
+}
+
+/// An NFS client that repeats a link whose answer got lost is told that the name exists; the link count knows better.
+fn link(temp: &NamedTempFile, path: &Path) -> rustix::io::Result<()> {
+    match rustix::fs::link(temp.path(), path) {
+        Err(Errno::EXIST) if temp.as_file().metadata().is_ok_and(|metadata| metadata.nlink() == 2) => Ok(()),
+        other => other,
+    }
+}
+
+fn look_and_rename(temp: NamedTempFile, path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    temp.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// The temporary name is gone already: keep the guard from removing it once more.
+fn forget(temp: NamedTempFile) -> io::Result<()> {
+    temp.keep().map(drop).map_err(|error| error.error)
+}
+
+/// File systems that can't sync a directory say so with EINVAL; there the name is as durable as it gets.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    match rustix::fs::fsync(File::open(path)?) {
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The directory that holds the name `path`.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(up) if up != Path::new("") => up,
+        Some(_) => Path::new("."),
+        None => path,
+    }
+}
+
+/// The place for temporary files below `root`.
+#[must_use]
+pub fn temp_directory(root: &Path) -> PathBuf {
+    root.join("tmp")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_new_file_is_private_and_leaves_nothing_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        create_new(&directory.path().join("a"), b"one", directory.path()).unwrap();
+        assert_eq!(fs::read(directory.path().join("a")).unwrap(), b"one");
+        assert_eq!(fs::metadata(directory.path().join("a")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(names(directory.path()), ["a"]);
+    }
+
+    #[test]
+    fn every_way_of_naming_refuses_to_replace() {
+        type Way = fn(NamedTempFile, &Path) -> io::Result<()>;
+        let ways: [Way; 4] = [
+            name_without_replacing,
+            |temp, path| rename_no_replace(&temp, path).map_err(io::Error::from).and_then(|()| forget(temp)),
+            |temp, path| link(&temp, path).map_err(io::Error::from),
+            look_and_rename,
+        ];
+        for way in ways {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("a");
+            way(write_temp(b"one", directory.path()).unwrap(), &path).unwrap();
+            let again = way(write_temp(b"two", directory.path()).unwrap(), &path);
+            assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&path).unwrap(), b"one");
+            assert_eq!(names(directory.path()), ["a"]);
+        }
+    }
+
+    #[test]
+    fn replacing_leaves_the_new_bytes_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        replace_file(&path, b"one").unwrap();
+        replace_file(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(directory.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_failed_replacement_leaves_the_old_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        fs::create_dir_all(path.join("in the way")).unwrap();
+        assert!(replace_file(&path, b"two").is_err());
+        assert_eq!(names(directory.path()), ["a"]);
+        assert_eq!(names(&path), ["in the way"]);
+    }
+
+    #[test]
+    fn new_directories_are_private_and_existing_ones_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("a/b/c");
+        create_directories(&deep).unwrap();
+        create_directories(&deep).unwrap();
+        assert_eq!(fs::metadata(directory.path().join("a/b")).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::write(directory.path().join("file"), b"").unwrap();
+        assert!(create_directories(&directory.path().join("file")).is_err());
+        assert!(create_directories(&directory.path().join("file/below")).is_err());
+    }
+
+    #[test]
+    fn sweeping_takes_what_the_dead_left_and_spares_the_living() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(".tmp-dead"), b"torn").unwrap();
+        fs::write(directory.path().join("foreign"), b"").unwrap();
+        let living = write_temp(b"in progress", directory.path()).unwrap();
+        assert_eq!(sweep(directory.path()).unwrap(), 1);
+        assert!(living.path().exists());
+        assert_eq!(names(directory.path()).len(), 2);
+        drop(living);
+        assert_eq!(names(directory.path()), ["foreign"]);
+    }
+}

@@ -1,0 +1,206 @@
+//! Storage in a directory, local or mounted.
+//!
+//! Objects are files whose paths are those of their keys. They are written under `tmp/` and get their name when they
+//! are durable ([`durable`](crate::durable) has the argument), so a reader finds a whole object or none. What a killed
+//! writer leaves stays in `tmp/`, which no listing looks at; the next process that writes sweeps it. The whole
+//! repository is on one file system; where an operator linked a part of it elsewhere, temporary files lie beside their
+//! object. Reading needs no right to write.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use super::{Listed, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
+use crate::durable;
+use crate::mmap::Map;
+
+/// Objects longer than this are mapped, shorter ones are read: below it the page faults cost more than the copy.
+const MAP_LEN_MIN: u64 = 1 << 20;
+
+/// A directory that holds objects.
+#[derive(Debug)]
+pub struct LocalStorage {
+    root: PathBuf,
+    swept: Once,
+}
+
+impl LocalStorage {
+    /// Opens the existing directory `root`. Writes nothing.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such directory, `Denied` if it can't be entered.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, StorageError> {
+        let root = root.into();
+        match fs::metadata(&root) {
+            Ok(metadata) if metadata.is_dir() => Ok(Self { root, swept: Once::new() }),
+            Ok(_) => Err(root_error(&root, "is not a directory", io::ErrorKind::NotADirectory.into())),
+            Err(error) => Err(root_error(&root, "can't be opened", error)),
+        }
+    }
+
+    /// Opens the directory `root` and makes it first, private to its owner, where it is missing.
+    ///
+    /// # Errors
+    /// `Denied`, `Full` or `Other`.
+    pub fn create(root: impl Into<PathBuf>) -> Result<Self, StorageError> {
+        let root = root.into();
+        durable::create_directories(&root).map_err(|error| root_error(&root, "can't be created", error))?;
+        Self::open(root)
+    }
+
+    fn path(&self, key: &ObjectKey) -> PathBuf {
+        self.root.join(key.path())
+    }
+
+    /// Opens an object. Not blocking: somebody's fifo of that name must not stop a backup.
+    fn open_object(&self, key: &ObjectKey) -> Result<(File, u64), StorageError> {
+        let open = || -> io::Result<(File, u64)> {
+            let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+            let file = File::options().read(true).custom_flags(nonblock).open(self.path(key))?;
+            let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                return Err(io::Error::other("it is not a regular file"));
+            }
+            Ok((file, metadata.len()))
+        };
+        open().map_err(|error| StorageError::from_io(key, error))
+    }
+
+    /// Makes `tmp/` and the directory of `path`. What dead writers left in `tmp/` goes, once in a process.
+    fn prepare(&self, path: &Path) -> io::Result<PathBuf> {
+        let temp = durable::temp_directory(&self.root);
+        durable::create_directories(&temp)?;
+        durable::create_directories(directory_of(path))?;
+        // Sweeping is a courtesy; what can't be swept harms nobody.
+        self.swept.call_once(|| drop(durable::sweep(&temp)));
+        Ok(temp)
+    }
+
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if fs::symlink_metadata(path).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let temp = self.prepare(path)?;
+        match durable::create_new(path, bytes, &temp) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                durable::create_new(path, bytes, directory_of(path))
+            }
+            other => other,
+        }
+    }
+
+    /// Adds the objects of `kind` that lie in `directory`, a path below the root that ends in `/` or is empty. A
+    /// directory that is missing holds nothing.
+    fn list_directory(&self, kind: ObjectKind, directory: &str, found: &mut Vec<Listed>) -> io::Result<()> {
+        let Some(entries) = present(fs::read_dir(self.root.join(directory)))? else {
+            return Ok(());
+        };
+        for entry in entries {
+            let name = entry?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let path = format!("{directory}{name}");
+            match ObjectKey::from_path(&path) {
+                Some(key) if key.kind() == kind => found.extend(self.listed(key)?),
+                _ if kind == ObjectKind::Pack && is_fan_out(&path) => {
+                    self.list_directory(kind, &format!("{path}/"), found)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The row of `key`, or none if it has just been deleted or is no regular file.
+    fn listed(&self, key: ObjectKey) -> io::Result<Option<Listed>> {
+        let metadata = present(fs::metadata(self.path(&key)))?;
+        Ok(metadata.filter(fs::Metadata::is_file).map(|metadata| Listed { key, len: metadata.len() }))
+    }
+}
+
+impl Storage for LocalStorage {
+    fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
+        self.write_new(&self.path(key), bytes).map_err(|error| match error.kind() {
+            // Only the root can be missing: everything below it has just been made.
+            io::ErrorKind::NotFound => root_error(&self.root, "is gone", error),
+            _ => StorageError::from_io(key, error),
+        })
+    }
+
+    fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
+        let (mut file, len) = self.open_object(key)?;
+        if len > MAP_LEN_MIN {
+            return Map::of(&file).map(ObjectBytes::Mapped).map_err(|error| StorageError::from_io(key, error));
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|error| StorageError::from_io(key, error))?;
+        Ok(ObjectBytes::Owned(bytes))
+    }
+
+    fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
+        let (file, len) = self.open_object(key)?;
+        let out_of_range = || StorageError::new(StorageErrorKind::OutOfRange, key);
+        if range.end > len {
+            return Err(out_of_range());
+        }
+        let range_len = range.end.checked_sub(range.start).and_then(|len| usize::try_from(len).ok());
+        let mut bytes = vec![0; range_len.ok_or_else(out_of_range)?];
+        file.read_exact_at(&mut bytes, range.start).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => out_of_range().cause(error),
+            _ => StorageError::from_io(key, error),
+        })?;
+        Ok(bytes)
+    }
+
+    fn len(&self, key: &ObjectKey) -> Result<u64, StorageError> {
+        let listed = self.listed(*key).map_err(|error| StorageError::from_io(key, error))?;
+        listed.map(|listed| listed.len).ok_or_else(|| StorageError::new(StorageErrorKind::NotFound, key))
+    }
+
+    fn list(&self, kind: ObjectKind) -> Result<Vec<Listed>, StorageError> {
+        let directory = match kind.prefix() {
+            "" => String::new(),
+            prefix => format!("{prefix}/"),
+        };
+        let mut found = Vec::new();
+        self.list_directory(kind, &directory, &mut found)
+            .and_then(|()| fs::metadata(&self.root)) // a root that has vanished must not look like one without objects
+            .map_err(|error| root_error(&self.root, "can't be listed", error))?;
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        durable::remove_file(&self.path(key)).map_err(|error| StorageError::from_io(key, error))
+    }
+
+    fn location(&self) -> String {
+        self.root.display().to_string()
+    }
+}
+
+/// None if it isn't there.
+fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// `packs/` and two digits.
+fn is_fan_out(path: &str) -> bool {
+    let digits = path.strip_prefix("packs/").unwrap_or_default().as_bytes();
+    digits.len() == 2 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+fn root_error(root: &Path, what: &str, error: io::Error) -> StorageError {
+    let kind = StorageError::from_io(&ObjectKey::Config, io::Error::from(error.kind())).kind();
+    StorageError::with_message(kind, format!("Directory {} {what}", root.display())).cause(error)
+}

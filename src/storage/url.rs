@@ -1,0 +1,206 @@
+//! Where a repository lies, as people write it: `/var/backups/compline`, `file:relative/path`, `s3://bucket/prefix`.
+//!
+//! A path is taken as it is, without percent-decoding. A path that looks like an address (`s3:old`) can be written
+//! `./s3:old`.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::{LocalStorage, Storage, StorageError};
+use crate::error::{Error, ErrorKind};
+
+/// Schemes that the format of LOCATION reserves and this build can't open.
+const RESERVED: [&str; 4] = ["s3", "sftp", "ssh", "azblob"];
+
+/// A parsed LOCATION.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Location {
+    /// A directory of this machine.
+    Local(PathBuf),
+}
+
+/// A LOCATION that means nothing here. The message never repeats the text, which may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseLocationError {
+    /// Nothing was given.
+    #[error("The location of the repository is empty")]
+    Empty,
+    /// A scheme that belongs to a storage this build does not have.
+    #[error("Storage over {0}:// is not supported by this build yet")]
+    Unsupported(&'static str),
+    /// A scheme that nobody knows.
+    #[error("{0}:// is no storage that compline knows")]
+    UnknownScheme(String),
+    /// `file://` with a machine's name.
+    #[error("file:// can't name another machine")]
+    ForeignHost,
+}
+
+impl ParseLocationError {
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Empty => "Give a directory with -r, COMPLINE_REPO or the plan's repository.location",
+            Self::Unsupported(_) => "Use a directory, which may be a mounted one",
+            Self::UnknownScheme(_) => "Write a directory as /path or ./path",
+            Self::ForeignHost => "Write file:///absolute/path or the path alone",
+        }
+    }
+}
+
+impl From<ParseLocationError> for Error {
+    fn from(error: ParseLocationError) -> Self {
+        Self::new(ErrorKind::Usage, error.to_string()).hint(error.hint())
+    }
+}
+
+impl Location {
+    /// Reads a LOCATION, which may be a path that is not UTF-8.
+    ///
+    /// # Errors
+    /// When it is empty, or an address of a storage that this build lacks.
+    pub fn parse(text: &OsStr) -> Result<Self, ParseLocationError> {
+        let bytes = text.as_bytes();
+        if bytes.is_empty() {
+            return Err(ParseLocationError::Empty);
+        }
+        let Some((scheme, rest)) = split_scheme(bytes) else {
+            return Ok(Self::Local(PathBuf::from(text)));
+        };
+        match scheme {
+            "file" => file_path(rest).map(Self::Local),
+            _ => match RESERVED.into_iter().find(|reserved| *reserved == scheme) {
+                Some(reserved) => Err(ParseLocationError::Unsupported(reserved)),
+                None if rest.starts_with(b"//") => Err(ParseLocationError::UnknownScheme(scheme.to_owned())),
+                None => Ok(Self::Local(PathBuf::from(text))),
+            },
+        }
+    }
+
+    /// Opens the storage, which must exist.
+    ///
+    /// # Errors
+    /// `NotFound` if there is nothing, or what reaching it says.
+    pub fn open(&self) -> Result<Box<dyn Storage>, StorageError> {
+        match self {
+            Self::Local(path) => Ok(Box::new(LocalStorage::open(path)?)),
+        }
+    }
+
+    /// Opens the storage and makes the place for it where it is missing.
+    ///
+    /// # Errors
+    /// What making and reaching it say.
+    pub fn create(&self) -> Result<Box<dyn Storage>, StorageError> {
+        match self {
+            Self::Local(path) => Ok(Box::new(LocalStorage::create(path)?)),
+        }
+    }
+
+    /// The directory, if it is one of this machine.
+    #[must_use]
+    pub fn local_path(&self) -> Option<&Path> {
+        match self {
+            Self::Local(path) => Some(path),
+        }
+    }
+}
+
+impl FromStr for Location {
+    type Err = ParseLocationError;
+    fn from_str(text: &str) -> Result<Self, ParseLocationError> {
+        Self::parse(OsStr::new(text))
+    }
+}
+
+/// Without secrets.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// The letters before the first colon, in case they can be a scheme, and what follows.
+fn split_scheme(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let colon = bytes.iter().position(|byte| *byte == b':')?;
+    let (scheme, rest) = (&bytes[..colon], &bytes[colon + 1..]);
+    let is_scheme = scheme.first()?.is_ascii_lowercase()
+        && scheme.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(byte));
+    is_scheme.then(|| std::str::from_utf8(scheme).ok()).flatten().map(|scheme| (scheme, rest))
+}
+
+/// `file:path`, `file:///path`, `file://localhost/path`.
+fn file_path(rest: &[u8]) -> Result<PathBuf, ParseLocationError> {
+    let path = match rest.strip_prefix(b"//") {
+        None => rest,
+        Some(address) => address.strip_prefix(b"localhost").unwrap_or(address),
+    };
+    match path {
+        [] => Err(ParseLocationError::Empty),
+        [first, ..] if *first != b'/' && rest.starts_with(b"//") => Err(ParseLocationError::ForeignHost),
+        path => Ok(PathBuf::from(OsStr::from_bytes(path))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(path: &str) -> Result<Location, ParseLocationError> {
+        Ok(Location::Local(PathBuf::from(path)))
+    }
+
+    #[test]
+    fn paths_and_file_addresses_are_directories() {
+        for (text, path) in [
+            ("/var/backups/compline", "/var/backups/compline"),
+            ("relative", "relative"),
+            ("./s3:old", "./s3:old"),
+            ("10:30 backups", "10:30 backups"),
+            ("host:dir", "host:dir"),
+            ("file:relative", "relative"),
+            ("file:/a", "/a"),
+            ("file:///a%20b", "/a%20b"),
+            ("file://localhost/a", "/a"),
+        ] {
+            assert_eq!(text.parse(), local(path), "{text}");
+        }
+    }
+
+    #[test]
+    fn storage_that_is_not_built_yet_is_named_without_its_secrets() {
+        for scheme in RESERVED {
+            let error = format!("{scheme}://user:secret@host/path").parse::<Location>().unwrap_err();
+            assert_eq!(error, ParseLocationError::Unsupported(scheme));
+            let error = Error::from(error);
+            assert!(!format!("{error:?}").contains("secret"));
+            assert_eq!(error.kind().exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn unknown_schemes_foreign_hosts_and_nothing_are_errors() {
+        for (text, error) in [
+            ("gopher://x", ParseLocationError::UnknownScheme("gopher".to_owned())),
+            ("file://server/share", ParseLocationError::ForeignHost),
+            ("file:", ParseLocationError::Empty),
+            ("", ParseLocationError::Empty),
+        ] {
+            assert_eq!(text.parse::<Location>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_not_utf8_survives() {
+        let text = OsStr::from_bytes(b"/backups/\xff");
+        assert_eq!(Location::parse(text), Ok(Location::Local(PathBuf::from(text))));
+    }
+}

@@ -1,0 +1,95 @@
+//! The conformance suite of storage: one function for each sentence of the contract of `compline::storage::Storage`,
+//! run for every implementation. A new storage adds a function that makes one, and a line to `suite!`.
+
+mod contract;
+mod local;
+
+use compline::id::{KeyId, PackId, SegmentId, SnapshotId};
+use compline::storage::{LocalStorage, MemoryStorage, ObjectKey, ObjectKind, Storage};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// A storage to test, and what must live as long.
+struct Place {
+    storage: Arc<dyn Storage>,
+    _directory: Option<TempDir>,
+}
+
+fn memory() -> Place {
+    Place { storage: Arc::new(MemoryStorage::new()), _directory: None }
+}
+
+fn local() -> Place {
+    let directory = TempDir::new().unwrap();
+    let storage = LocalStorage::create(directory.path().join("repository")).unwrap();
+    Place { storage: Arc::new(storage), _directory: Some(directory) }
+}
+
+/// The wrapper that every program uses: a shared pointer to whatever LOCATION named.
+fn local_by_location() -> Place {
+    let directory = TempDir::new().unwrap();
+    let location = compline::storage::Location::parse(directory.path().join("a/b").as_os_str()).unwrap();
+    let storage: Arc<dyn Storage> = Arc::from(location.create().unwrap());
+    Place { storage: Arc::new(storage), _directory: Some(directory) }
+}
+
+macro_rules! suite {
+    ($($sentence:ident),* $(,)?) => {
+        suite!(@ memory $($sentence)*);
+        suite!(@ local $($sentence)*);
+        suite!(@ local_by_location $($sentence)*);
+    };
+    (@ $place:ident $($sentence:ident)*) => {
+        mod $place {
+            $(#[test] fn $sentence() {
+                let place = crate::$place();
+                crate::contract::$sentence(&place.storage);
+            })*
+        }
+    };
+}
+
+mod suites {
+    suite!(
+        a_put_object_is_read_back_whole,
+        an_empty_object_is_an_object,
+        a_large_object_is_read_back_whole,
+        a_put_of_an_existing_key_fails_and_keeps_the_old_bytes,
+        of_many_writers_of_one_key_exactly_one_wins_and_its_bytes_stand,
+        a_reader_sees_nothing_or_everything_of_an_object_being_put,
+        a_missing_object_is_not_found,
+        a_range_gives_exactly_its_bytes,
+        a_range_past_the_end_is_out_of_range,
+        listing_gives_one_kind_sorted_with_lengths,
+        listing_what_was_never_put_is_empty,
+        a_deleted_object_is_gone_and_its_name_free,
+        deleting_what_is_missing_is_not_found,
+        writers_of_different_keys_do_not_disturb_each_other,
+    );
+}
+
+fn config() -> ObjectKey {
+    ObjectKey::Config
+}
+
+fn pack(number: u8) -> ObjectKey {
+    ObjectKey::Pack(PackId::from_bytes([number; 32]))
+}
+
+/// One key of each kind.
+fn one_of_each() -> [ObjectKey; 5] {
+    let keys = [
+        config(),
+        ObjectKey::Key(KeyId::from_bytes([1; 16])),
+        pack(2),
+        ObjectKey::Segment(SegmentId::from_bytes([3; 32])),
+        ObjectKey::Snapshot(SnapshotId::from_bytes([4; 32])),
+    ];
+    assert_eq!(keys.map(|key| key.kind()), ObjectKind::ALL, "a kind was added: add a key of it here");
+    keys
+}
+
+/// Bytes that differ from place to place and from seed to seed.
+fn bytes(seed: u8, len: usize) -> Vec<u8> {
+    (0..len).map(|at| seed ^ (at % 251).to_le_bytes()[0] ^ (at / 4096).to_le_bytes()[0]).collect()
+}
