@@ -1,6 +1,8 @@
 //! Components: one named, independently restorable unit of state outside the repository, each kind in a file of its
 //! own. A kind knows how to discover versions, capture, prove completeness, restore and verify. Components know no chunks.
 
+pub mod process;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +21,8 @@ pub struct CaptureEnvironment<'a> {
     pub name: &'a str,
     /// 32 secret bytes that belong to the repository and to `purpose`; the same every night.
     pub secret: &'a dyn Fn(&str) -> [u8; 32],
+    /// Reads a variable of compline's own environment, for secrets by reference and for finding programs.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// A private directory for scratch files; removed after the run.
     pub scratch: &'a Path,
 }
@@ -66,7 +70,9 @@ pub struct RestoreEnvironment<'a> {
     pub force_version: Option<&'a str>,
     /// Restore files below this directory instead of to their own places.
     pub root: Option<PathBuf>,
-    /// A private directory for scratch files.
+    /// Reads a variable of compline's own environment, for secrets by reference and for finding programs.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// A private directory for scratch files; removed after the run.
     pub scratch: &'a Path,
 }
 
