@@ -12,6 +12,7 @@ use crate::archive::snapshot::CommandRecord;
 use crate::archive::{CaptureSink, CaptureSource, ComponentRecord};
 use crate::error::Result;
 use crate::observer::Context;
+use crate::settings::{Field, Settings, Shape};
 
 /// What the world gives to a capture.
 pub struct CaptureEnvironment<'a> {
@@ -108,3 +109,31 @@ pub trait Component: Send + Sync {
     /// Restores, then verifies: does what [`Component::plan_restore`] said.
     fn restore(&self, env: &RestoreEnvironment<'_>) -> Result<Restored>;
 }
+
+/// A kind of component: its name in plans and snapshots, the keys it takes, and how it is built from them.
+pub struct Kind {
+    /// `kind` in the plan.
+    pub name: &'static str,
+    /// What it captures: a sentence without a full stop.
+    pub doc: &'static str,
+    /// Keys of its own, besides those of every component. A key that is named like a common one replaces it.
+    pub fields: &'static [Field],
+    /// Builds the component from its table, which has been checked against `fields` and has the defaults filled in.
+    pub build: fn(&Settings) -> Result<Box<dyn Component>>,
+}
+
+/// Every kind that this program knows.
+pub const KINDS: &[Kind] = &[];
+
+/// The kind called `name`.
+#[must_use]
+pub fn kind(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+/// For `[component.restore]`: kinds with a table `restore` of their own put this into it.
+pub const EXISTING: Field = Field::optional(
+    "existing",
+    Shape::OneOf(&["fail", "skip", "update", "replace"]),
+    "What to do with state that is in the way of a restore; `fail` (the default) refuses",
+);

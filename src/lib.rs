@@ -3,7 +3,7 @@
 //! ```text
 //! main > cli > commands > plan > components > archive > store > storage
 //!                                                      └> chunker compress delta crypto codec pipeline (bytes in, bytes out)
-//!              vocabulary: id units clock error observer
+//!              vocabulary: id units clock error observer settings
 //! ```
 //! Arrows point down only; `tests/tidy.rs` fails when one doesn't.
 
@@ -16,5 +16,7 @@ pub mod error;
 pub mod id;
 pub mod mmap;
 pub mod observer;
+pub mod settings;
 pub mod storage;
 pub mod store;
+pub mod units;
