@@ -116,7 +116,8 @@ pub struct Kind {
     pub name: &'static str,
     /// What it captures: a sentence without a full stop.
     pub doc: &'static str,
-    /// Keys of its own, besides those of every component. A key that is named like a common one replaces it.
+    /// Keys of its own, besides those of every component. A key that is named like a common one replaces it. Kinds that
+    /// run programs list [`TIMEOUT`] and [`STALL_TIMEOUT`]; what a kind lists is also taken from `[defaults]`.
     pub fields: &'static [Field],
     /// Builds the component from its table, which has been checked against `fields` and has the defaults filled in.
     pub build: fn(&Settings) -> Result<Box<dyn Component>>,
@@ -136,4 +137,18 @@ pub const EXISTING: Field = Field::optional(
     "existing",
     Shape::OneOf(&["fail", "skip", "update", "replace"]),
     "What to do with state that is in the way of a restore; `fail` (the default) refuses",
+);
+
+/// For kinds that run programs.
+pub const TIMEOUT: Field = Field::optional(
+    "timeout",
+    Shape::Duration,
+    "How long a program of the component may run before it is ended and the component has failed",
+);
+
+/// For kinds that run programs.
+pub const STALL_TIMEOUT: Field = Field::optional(
+    "stall_timeout",
+    Shape::Duration,
+    "How long a program of the component may go without a byte in or out before it is ended",
 );
