@@ -1,0 +1,274 @@
+//! The constants of the format, as the specification and as the code have them.
+//!
+//! `format-spec/constants.toml` is read line by line: `name = value`, where a value is an integer, a string or `true`;
+//! under a heading `[pack]` the name is `pack.name`. The code's side is the text after `const NAME: … =`, whose integer
+//! arithmetic is worked out here; so private constants can be compared too.
+
+use std::collections::BTreeMap;
+
+/// Name in the specification, file of the code, name in the code.
+pub const TABLE: &[(&str, &str, &str)] = &[];
+
+/// A value that both sides can have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Value {
+    Integer(u128),
+    Bytes(Vec<u8>),
+}
+
+/// What differs, what the specification has and the table lacks, and what the table has and the specification lacks.
+pub fn differences(
+    specification: &str,
+    table: &[(&str, &str, &str)],
+    read: &dyn Fn(&str) -> Option<String>,
+) -> Vec<String> {
+    let (specified, mut findings) = read_specification(specification);
+    for (name, path, constant) in table {
+        let Some(expected) = specified.get(*name) else {
+            findings.push(format!("{name}: the table has it, constants.toml does not"));
+            continue;
+        };
+        match read(path).ok_or_else(|| "no such file".to_owned()).and_then(|text| constant_of(&text, constant, 0)) {
+            Ok(actual) if actual == *expected => {}
+            Ok(actual) => {
+                findings.push(format!("{name}: specified {expected:?}, but {path} has {constant} = {actual:?}"))
+            }
+            Err(why) => findings.push(format!("{name}: {path}, {constant}: {why}")),
+        }
+    }
+    let unmatched = specified.keys().filter(|name| !table.iter().any(|(known, _, _)| known == name));
+    findings.extend(unmatched.map(|name| format!("{name}: specified, but the table names no constant of the code")));
+    findings
+}
+
+fn read_specification(text: &str) -> (BTreeMap<String, Value>, Vec<String>) {
+    let (mut values, mut findings) = (BTreeMap::new(), Vec::new());
+    let mut heading = String::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            heading = format!("{name}.");
+            continue;
+        }
+        let parsed = line.split_once('=').and_then(|(name, value)| Some((name.trim(), specified_value(value.trim())?)));
+        match parsed {
+            Some((name, value)) => {
+                if values.insert(format!("{heading}{name}"), value).is_some() {
+                    findings.push(format!("constants.toml:{number}: {name} is there twice"));
+                }
+            }
+            None => findings.push(format!("constants.toml:{number}: not `name = integer` or `name = \"string\"`")),
+        }
+    }
+    (values, findings)
+}
+
+fn specified_value(text: &str) -> Option<Value> {
+    if let Some(rest) = text.strip_prefix('"') {
+        let (string, after) = rest.split_once('"')?;
+        let after = after.trim();
+        return (after.is_empty() || after.starts_with('#')).then(|| Value::Bytes(unescape(string)));
+    }
+    let number = text.split('#').next()?.trim();
+    integer(number).map(Value::Integer)
+}
+
+/// The value of `const name` in `text`; other constants of the same file may stand in it.
+fn constant_of(text: &str, name: &str, depth: u32) -> Result<Value, String> {
+    if depth > 8 {
+        return Err("constants refer to each other in a circle".to_owned());
+    }
+    let start = format!("const {name}:");
+    let at = text.find(&start).ok_or_else(|| format!("there is no `{start} … = …;`"))?;
+    let definition = text[at..].split_once('=').map(|(_, rest)| rest).unwrap_or_default();
+    let expression = definition_end(definition).trim();
+    if let Some(bytes) = bytes_literal(expression) {
+        return Ok(Value::Bytes(bytes));
+    }
+    let tokens = tokens(expression)?;
+    let mut rest = tokens.as_slice();
+    let lookup = |other: &str| match constant_of(text, other, depth + 1)? {
+        Value::Integer(value) => Ok(value),
+        Value::Bytes(_) => Err(format!("{other} is no integer")),
+    };
+    let value = shift(&mut rest, &lookup)?;
+    if rest.is_empty() { Ok(Value::Integer(value)) } else { Err(format!("can't work out `{expression}`")) }
+}
+
+/// Up to the semicolon that is not in a string.
+fn definition_end(text: &str) -> &str {
+    let (mut in_string, mut escaped) = (false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            ';' if !in_string => return &text[..at],
+            '"' if !escaped => in_string = !in_string,
+            _ => {}
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    text
+}
+
+fn bytes_literal(expression: &str) -> Option<Vec<u8>> {
+    let expression = expression.trim_start_matches(['*', '&']);
+    let string = expression.strip_prefix('b').unwrap_or(expression).strip_prefix('"')?.strip_suffix('"')?;
+    Some(unescape(string))
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
+        let digits = |start, end| rest.get(at + start..at + end).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let (byte, len) = match rest.as_bytes().get(at + 1) {
+            Some(b'0') => (0, 2),
+            Some(b'n') => (b'\n', 2),
+            Some(b'r') => (b'\r', 2),
+            Some(b't') => (b'\t', 2),
+            Some(b'x') => (digits(2, 4).unwrap_or(b'?'), 4),
+            Some(b'u') => (digits(4, 6).unwrap_or(b'?'), 6), // TOML's \u00NN
+            Some(other) => (*other, 2),
+            None => (b'\\', 1),
+        };
+        bytes.push(byte);
+        rest = rest.get(at + len..).unwrap_or_default();
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes
+}
+
+fn integer(text: &str) -> Option<u128> {
+    let text = text.replace('_', "");
+    let text = ["usize", "u128", "u64", "u32", "u16", "u8", "i64", "i32"]
+        .iter()
+        .find_map(|suffix| text.strip_suffix(suffix))
+        .unwrap_or(&text);
+    match text.get(..2) {
+        Some("0x") => u128::from_str_radix(&text[2..], 16).ok(),
+        Some("0b") => u128::from_str_radix(&text[2..], 2).ok(),
+        _ => text.parse().ok(),
+    }
+}
+
+fn tokens(expression: &str) -> Result<Vec<String>, String> {
+    let mut tokens = Vec::new();
+    let mut rest = expression.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let len = match first {
+            'b' if rest.starts_with("b'") => 4,
+            c if c.is_alphanumeric() || c == '_' => {
+                rest.find(|c: char| !(c.is_alphanumeric() || "_:".contains(c))).unwrap_or(rest.len())
+            }
+            '<' if rest.starts_with("<<") => 2,
+            '+' | '-' | '*' | '/' | '(' | ')' => 1,
+            _ => return Err(format!("can't work out `{expression}`")),
+        };
+        let (token, after) = rest.split_at_checked(len).ok_or("cut short")?;
+        tokens.push(token.to_owned());
+        rest = after.trim_start();
+    }
+    Ok(tokens)
+}
+
+type Lookup<'a> = &'a dyn Fn(&str) -> Result<u128, String>;
+
+fn shift(tokens: &mut &[String], lookup: Lookup<'_>) -> Result<u128, String> {
+    let mut value = sum(tokens, lookup)?;
+    while take(tokens, "<<") {
+        value <<= sum(tokens, lookup)?;
+    }
+    Ok(value)
+}
+
+fn sum(tokens: &mut &[String], lookup: Lookup<'_>) -> Result<u128, String> {
+    let mut value = product(tokens, lookup)?;
+    loop {
+        if take(tokens, "+") {
+            value += product(tokens, lookup)?;
+        } else if take(tokens, "-") {
+            value = value.checked_sub(product(tokens, lookup)?).ok_or("below zero")?;
+        } else {
+            return Ok(value);
+        }
+    }
+}
+
+fn product(tokens: &mut &[String], lookup: Lookup<'_>) -> Result<u128, String> {
+    let mut value = atom(tokens, lookup)?;
+    loop {
+        if take(tokens, "*") {
+            value *= atom(tokens, lookup)?;
+        } else if take(tokens, "/") {
+            value = value.checked_div(atom(tokens, lookup)?).ok_or("division by zero")?;
+        } else if take(tokens, "as") {
+            *tokens = tokens.get(1..).ok_or("no type after `as`")?;
+        } else {
+            return Ok(value);
+        }
+    }
+}
+
+fn atom(tokens: &mut &[String], lookup: Lookup<'_>) -> Result<u128, String> {
+    let Some((first, rest)) = tokens.split_first() else { return Err("an expression ends early".to_owned()) };
+    *tokens = rest;
+    if first == "(" {
+        let value = shift(tokens, lookup)?;
+        return if take(tokens, ")") { Ok(value) } else { Err("a bracket is left open".to_owned()) };
+    }
+    if let Some(letter) = first.strip_prefix("b'").and_then(|rest| rest.bytes().next()) {
+        return Ok(letter.into());
+    }
+    match integer(first) {
+        Some(value) => Ok(value),
+        None => lookup(first.strip_prefix("Self::").unwrap_or(first)),
+    }
+}
+
+fn take(tokens: &mut &[String], token: &str) -> bool {
+    let found = tokens.first().is_some_and(|first| first == token);
+    if found {
+        *tokens = &tokens[1..];
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CODE: &str = r#"
+        const MAGIC: [u8; 4] = *b"CL\x01;";
+        pub const KIB: u64 = 1 << 10;
+        pub(crate) const PACK_LEN_MAX: u64 = 32 * KIB * (KIB - 0x18 + 24u64);
+        const TAG: u8 = b'z' - 2;
+        const CIRCLE: u8 = CIRCLE + 1;
+    "#;
+
+    fn differ(specification: &str, table: &[(&str, &str, &str)]) -> Vec<String> {
+        differences(specification, table, &|path| (path == "code").then(|| CODE.to_owned()))
+    }
+
+    #[test]
+    fn equal_constants_are_equal_however_they_are_written() {
+        let specification = "# all\n[pack]\nmagic = \"CL\\u0001;\"\nlen_max = 33_554_432 # bytes\ntag = 0x78\n";
+        let table =
+            [("pack.magic", "code", "MAGIC"), ("pack.len_max", "code", "PACK_LEN_MAX"), ("pack.tag", "code", "TAG")];
+        assert_eq!(differ(specification, &table), [] as [String; 0]);
+    }
+
+    #[test]
+    fn every_sort_of_difference_is_found() {
+        assert_eq!(differ("kib = 1000", &[("kib", "code", "KIB")]).len(), 1, "another value");
+        assert_eq!(differ("kib = 1024", &[]).len(), 1, "no row in the table");
+        assert_eq!(differ("", &[("kib", "code", "KIB")]).len(), 1, "not specified");
+        assert_eq!(differ("kib = 1024", &[("kib", "code", "KIBI")]).len(), 1, "no such constant");
+        assert_eq!(differ("kib = 1024", &[("kib", "gone", "KIB")]).len(), 1, "no such file");
+        assert_eq!(differ("kib = [1]", &[]).len(), 1, "no value");
+        assert_eq!(differ("a = 1\na = 1", &[("a", "code", "KIB")]).len(), 2, "twice, and another value");
+        assert_eq!(differ("a = 1", &[("a", "code", "CIRCLE")]).len(), 1, "a circle");
+    }
+}
