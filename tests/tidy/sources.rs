@@ -54,7 +54,10 @@ impl Source {
     /// The files that may hold this one's `mod` line, and the name in it. Roots of crates need none.
     pub fn declared_in(&self) -> Option<(Vec<String>, String)> {
         let (directory, file) = self.path.rsplit_once('/')?;
-        let name = file.strip_suffix(".rs")?;
+        let name = match file.strip_suffix(".rs")? {
+            "mod" => directory.rsplit('/').next()?,
+            name => name,
+        };
         let depth = directory.split('/').count();
         let is_root = match (directory, name) {
             ("src", "lib" | "main") | ("tests", _) => true,
