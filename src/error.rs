@@ -49,6 +49,27 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All kinds.
+    pub const ALL: [Self; 17] = [
+        Self::Usage,
+        Self::InvalidPlan,
+        Self::NoRepository,
+        Self::RepositoryExists,
+        Self::WrongKey,
+        Self::UnsupportedFormat,
+        Self::Damaged,
+        Self::NotFound,
+        Self::Ambiguous,
+        Self::Storage,
+        Self::Environment,
+        Self::Component,
+        Self::Gate,
+        Self::VersionGuard,
+        Self::UnsafeTarget,
+        Self::Interrupted,
+        Self::Bug,
+    ];
+
     /// Stable code, printed with the message.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -178,7 +199,8 @@ impl Error {
     /// The run was asked to stop.
     #[must_use]
     pub fn interrupted() -> Self {
-        Self::new(ErrorKind::Interrupted, "Interrupted").hint("Nothing was published; run the same command again to go on")
+        Self::new(ErrorKind::Interrupted, "Interrupted")
+            .hint("Nothing was published; run the same command again to go on")
     }
 }
 

@@ -4,6 +4,8 @@
 
 #[path = "tidy/constants.rs"]
 mod constants;
+#[path = "tidy/documentation.rs"]
+mod documentation;
 #[path = "tidy/layers.rs"]
 mod layers;
 #[path = "tidy/sources.rs"]
@@ -108,4 +110,22 @@ fn constants_of_the_specification_are_those_of_the_code() {
          of the code stands for which name; a change of a number is a change of the format.",
         &constants::differences(&text, constants::TABLE, &|path| std::fs::read_to_string(root.join(path)).ok()),
     );
+}
+
+#[test]
+fn the_documentation_has_every_error_code_and_its_exit_code() {
+    let findings = documentation::undocumented_errors(&documentation::page("exit-codes-and-errors.md"));
+    report("docs/src/exit-codes-and-errors.md has one row for each kind of src/error.rs, and no others.", &findings);
+}
+
+#[test]
+fn the_documentation_has_every_kind_of_component_and_all_its_keys() {
+    let findings = documentation::undocumented_kinds(&documentation::page("kinds.md"));
+    report("docs/src/kinds.md has a section for each kind of src/components.rs, and names all its keys.", &findings);
+}
+
+#[test]
+fn the_summary_has_every_page_of_the_documentation() {
+    let findings = documentation::lost_pages();
+    report("docs/src/SUMMARY.md names every page, and every page is there.", &findings);
 }
