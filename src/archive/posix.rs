@@ -1,13 +1,14 @@
 //! What the file system tells of a file, read and written.
 //!
 //! Reading ([`inspect_at`] and friends) costs one `lstat` and one `llistxattr` for an ordinary file, allocates little,
-//! follows no symbolic link and may be called from any thread. Writing (`apply_*`) is for `restore`.
+//! follows no symbolic link and may be called from any thread. Writing ([`apply_open`], [`apply_at`]) is for `restore`.
 //!
 //! Every function has a form that takes an open directory and one name. Use it when walking: a tree may be deeper than
 //! any path the system accepts (60 names of 255 bytes are 15 KiB, `PATH_MAX` is 4 KiB), and only names below an open
 //! directory are safe from a directory being swapped for a symbolic link meanwhile. A walk goes
 //! [`open_directory`] → [`list_names`] → [`inspect_at`] → [`open_directory_at`] or [`open_file_at`].
 
+mod apply;
 mod owners;
 mod xattrs;
 
@@ -21,6 +22,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
+pub use apply::{Refused, Wanted, apply_at, apply_open, change_mode_at};
 pub use owners::Owners;
 pub use xattrs::Xattrs;
 
@@ -256,10 +258,7 @@ fn stat_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Stat> {
     Ok(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn link_target(
-    stat: &Stat,
-    read: impl FnOnce(Vec<u8>) -> Result<std::ffi::CString, Errno>,
-) -> io::Result<Vec<u8>> {
+fn link_target(stat: &Stat, read: impl FnOnce(Vec<u8>) -> Result<std::ffi::CString, Errno>) -> io::Result<Vec<u8>> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Symlink => Ok(read(Vec::with_capacity(256))?.into_bytes()),
         _ => Ok(Vec::new()),

@@ -1,12 +1,43 @@
 //! Writes trees of a snapshot into a directory.
+//!
+//! ```text
+//! walk: trees in order, directories made, files decided about ──batch of pieces──> fetch: chunks in any order, written,
+//!   ^ links, once the first name is whole                                            files ended, directories ended
+//! ```
+//! While one batch is fetched the walk fills the next. Memory holds two batches, the trees on the way down, and one
+//! record for each file that has several names; no number of files and no length of a file adds to it.
+//!
+//! **What holds at any moment.** A name of the snapshot is, in the target, what it was before, or what the snapshot says,
+//! or a file whose modification time is not the snapshot's; the same call made again ends right from there. Directories
+//! get their mode and times when nothing below them is left to do. Nothing outside the target is touched: all names are
+//! used below open directories, and symbolic links are never followed.
+//!
+//! **What stops it**: interruption, a full or read-only target, a storage that doesn't answer. Everything else (a damaged
+//! chunk, a name the file system can't take, a device we may not make) is a problem of that name, is counted, and the rest
+//! goes on.
 
+mod batch;
+mod decide;
+mod directory;
+mod engine;
+mod file;
+mod link;
+mod pieces;
+mod remove;
+mod select;
+mod special;
+mod walk;
+
+use std::path::Path;
 use std::str::FromStr;
 
 use globset::GlobSet;
 
-use super::entry::Content;
+use super::entry::{Content, Entry};
 use super::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
+use crate::observer::Context;
+use crate::store::ChunkSource;
 
 /// What happens to files that the target has already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -97,6 +128,9 @@ pub struct RestoreSummary {
 /// Gives the tree that a directory's content stands for.
 pub trait TreeSource: Sync {
     /// Reads and decodes it.
+    ///
+    /// # Errors
+    /// `Damaged` or `NotFound` when this tree can't be read: the restore goes on without it. Anything else stops it.
     fn tree(&self, content: &Content) -> Result<Tree>;
 }
 
@@ -104,4 +138,23 @@ impl<F: Fn(&Content) -> Result<Tree> + Sync> TreeSource for F {
     fn tree(&self, content: &Content) -> Result<Tree> {
         self(content)
     }
+}
+
+/// Writes `root` into the directory `target`, which is made where it is missing. A directory's entries go straight into
+/// the target, which takes on the directory's metadata; anything else is written there under its name.
+///
+/// # Errors
+/// When the restore had to stop (see the module). Problems that didn't stop it are told to the observer and counted in
+/// the summary.
+pub fn restore_tree(
+    chunks: &dyn ChunkSource,
+    trees: &dyn TreeSource,
+    root: &Entry,
+    target: &Path,
+    options: &RestoreOptions,
+    context: &Context<'_>,
+) -> Result<RestoreSummary> {
+    let engine = engine::Engine::new(chunks, trees, target, options, context);
+    walk::run(&engine, root, target)?;
+    Ok(engine.summary())
 }

@@ -129,7 +129,12 @@ fn grow(len_max: usize, fill: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Res
 }
 
 /// The attributes of `name` in `dir`.
-pub(super) fn read_at(dir: BorrowedFd<'_>, name: &OsStr, openable: bool, problems: &mut Vec<String>) -> io::Result<Xattrs> {
+pub(super) fn read_at(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    openable: bool,
+    problems: &mut Vec<String>,
+) -> io::Result<Xattrs> {
     match read(Place::Short(&short_path(dir, name)), problems) {
         // Either the file went away or /proc isn't there.
         Err(Errno::NOENT | Errno::NOTDIR) if openable => {
