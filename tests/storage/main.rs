@@ -2,6 +2,9 @@
 //! run for every implementation. A new storage adds a function that makes one, and a line to `suite!`.
 
 mod contract;
+mod faulty;
+#[path = "../support/faulty_storage.rs"]
+mod faulty_storage;
 mod local;
 
 use compline::id::{KeyId, PackId, SegmentId, SnapshotId};
@@ -33,11 +36,17 @@ fn local_by_location() -> Place {
     Place { storage: Arc::new(storage), _directory: Some(directory) }
 }
 
+/// The storage of the crash tests, without a fault.
+fn faultless() -> Place {
+    Place { storage: Arc::new(faulty_storage::FaultyStorage::counting(MemoryStorage::new())), _directory: None }
+}
+
 macro_rules! suite {
     ($($sentence:ident),* $(,)?) => {
         suite!(@ memory $($sentence)*);
         suite!(@ local $($sentence)*);
         suite!(@ local_by_location $($sentence)*);
+        suite!(@ faultless $($sentence)*);
     };
     (@ $place:ident $($sentence:ident)*) => {
         mod $place {
