@@ -1,7 +1,10 @@
 //! Components: one named, independently restorable unit of state outside the repository, each kind in a file of its
 //! own. A kind knows how to discover versions, capture, prove completeness, restore and verify. Components know no chunks.
 
+pub mod command;
+mod extract;
 pub mod process;
+pub mod sqlite;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -124,7 +127,20 @@ pub struct Kind {
 }
 
 /// Every kind that this program knows.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[
+    Kind {
+        name: "command",
+        doc: "What a program prints, and another one takes back",
+        fields: command::FIELDS,
+        build: command::build,
+    },
+    Kind {
+        name: "sqlite",
+        doc: "SQLite databases, copied consistently while they are in use",
+        fields: sqlite::FIELDS,
+        build: sqlite::build,
+    },
+];
 
 /// The kind called `name`.
 #[must_use]

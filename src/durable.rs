@@ -177,8 +177,12 @@ fn forget(temp: NamedTempFile) -> io::Result<()> {
     temp.keep().map(drop).map_err(|error| error.error)
 }
 
-/// File systems that can't sync a directory say so with EINVAL; there the name is as durable as it gets.
-fn sync_directory(path: &Path) -> io::Result<()> {
+/// Makes the names in a directory durable. File systems that can't say so with EINVAL; there a name is as durable as
+/// it gets.
+///
+/// # Errors
+/// What the file system says.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
     match rustix::fs::fsync(File::open(path)?) {
         Ok(()) | Err(Errno::INVAL) => Ok(()),
         Err(error) => Err(error.into()),

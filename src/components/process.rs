@@ -21,6 +21,7 @@ mod tail;
 pub use chain::{Chain, Input, Limits, Output, Running};
 pub use program::Program;
 pub use tail::Tail;
+pub(crate) use tail::contains;
 
 #[cfg(test)]
 mod tests;

@@ -628,7 +628,7 @@ fn cannot_start(program: &Program, cause: io::Error) -> Error {
 /// Keeps kind and hint of an error of ours that travelled through a reader.
 fn unreadable(error: io::Error, reader_of: &str) -> Error {
     let message = format!("Can't read what is to be given to {reader_of}");
-    if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+    if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>) {
         let inner = error.into_inner().and_then(|inner| inner.downcast::<Error>().ok());
         return inner
             .map_or_else(|| Error::new(ErrorKind::Bug, message.clone()), |inner| inner.context(message.clone()));
