@@ -3,12 +3,19 @@
 //! The two seams for those above are [`CaptureSink`] (a component puts its state in) and [`CaptureSource`] (it takes
 //! it out again). Chunks are below them; components never see one.
 
+pub mod check;
+pub mod content;
+pub mod diff;
 pub mod entry;
 pub mod path;
 pub mod posix;
+pub mod reader;
 pub mod restore;
 pub mod snapshot;
+pub mod snapshots;
 pub mod tree;
+mod walk;
+pub mod writer;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -17,9 +24,11 @@ use globset::GlobSet;
 
 pub use entry::{Content, Entry, EntryKind, Metadata, Piece, Time};
 pub use path::ArchivePath;
+pub use reader::{ArchiveReader, ComponentReader};
 pub use restore::{Overwrite, RestoreOptions, RestoreSummary};
 pub use snapshot::{ComponentRecord, Snapshot, Status};
 pub use tree::Tree;
+pub use writer::{ArchiveWriter, ComponentWriter};
 
 use crate::error::Result;
 
@@ -37,6 +46,8 @@ pub struct FilesSource {
     pub paths: Vec<PathBuf>,
     /// Absolute paths that match are left out, with all that is below them.
     pub exclude: Option<GlobSet>,
+    /// Absolute paths that are never captured: the repository itself, caches.
+    pub omit: Vec<PathBuf>,
     /// Stay on the file system of each path.
     pub one_file_system: bool,
     /// Leave out directories that hold a `CACHEDIR.TAG`.
@@ -45,10 +56,11 @@ pub struct FilesSource {
 
 /// Where a component puts what it captures.
 pub trait CaptureSink {
-    /// Stores everything that `reader` gives, up to its end, as the file `path`. A read error is returned and nothing of
+    /// Stores everything that `reader` gives, up to its end, as the file `path`; the empty path makes the component one
+    /// stream and nothing else. A read error is returned and nothing of
     /// the stream becomes visible. The caller decides afterwards, by exit status and completeness marker, whether the
     /// capture as a whole counts; until it has returned `Ok` nothing is published.
-    fn put_stream(&mut self, path: &ArchivePath, reader: &mut dyn Read) -> Result<StreamSummary>;
+    fn put_stream(&mut self, path: &ArchivePath, reader: &mut (dyn Read + Send)) -> Result<StreamSummary>;
 
     /// Captures file trees. Files that can't be read are problems, counted by the observer; a path of `source` that
     /// does not exist is an error.

@@ -8,14 +8,19 @@
 //! Arrows point down only; `tests/tidy.rs` fails when one doesn't.
 
 pub mod archive;
+pub mod chunker;
 pub mod clock;
 pub mod codec;
+pub mod commands;
 pub mod components;
+pub mod compress;
+pub mod crypto;
 pub mod durable;
 pub mod error;
 pub mod id;
 pub mod mmap;
 pub mod observer;
+pub mod pipeline;
 pub mod settings;
 pub mod storage;
 pub mod store;

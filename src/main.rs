@@ -1,3 +1,3 @@
 //! The program.
 
-fn main(){}
+fn main() {}

@@ -1,5 +1,24 @@
 //! Chunks by id: deduplicated, packed, indexed, encrypted. Knows no trees.
 
+pub mod check;
+mod chunk_reader;
+pub mod config;
+pub mod envelope;
+pub mod index;
+pub mod index_segment;
+pub mod keyring;
+pub mod pack;
+pub mod pack_reader;
+mod pack_writer;
+mod repository;
+mod writer;
+
+pub use chunk_reader::ChunkReader;
+pub use keyring::{KeyInfo, Unlock};
+pub use pack::Role;
+pub use repository::{Repository, exists};
+pub use writer::{PutSummary, Writer};
+
 use crate::error::Result;
 use crate::id::ChunkId;
 

@@ -66,8 +66,12 @@ impl StorageError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self.kind {
-            StorageErrorKind::Full => Some("Free some space at the repository and run the same command again; nothing that was published is lost"),
-            StorageErrorKind::Denied => Some("Check the owner and mode of the repository, or run as a user who may write there"),
+            StorageErrorKind::Full => Some(
+                "Free some space at the repository and run the same command again; nothing that was published is lost",
+            ),
+            StorageErrorKind::Denied => {
+                Some("Check the owner and mode of the repository, or run as a user who may write there")
+            }
             _ => None,
         }
     }

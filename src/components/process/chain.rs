@@ -127,7 +127,7 @@ impl Chain {
         context: Context<'_>,
         sink: &mut dyn CaptureSink,
         path: &ArchivePath,
-        tee: &mut dyn FnMut(&[u8]),
+        tee: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Result<(StreamSummary, Vec<CommandRecord>)> {
         let mut running = self.start(context, Input::Nothing)?;
         let stored = sink.put_stream(path, &mut Tee { inner: &mut running, tee });
@@ -141,7 +141,7 @@ impl Chain {
 
 struct Tee<'a, 'b> {
     inner: &'a mut Running<'b>,
-    tee: &'a mut dyn FnMut(&[u8]),
+    tee: &'a mut (dyn FnMut(&[u8]) + Send),
 }
 
 impl Read for Tee<'_, '_> {

@@ -1,0 +1,133 @@
+//! Checking what snapshots refer to: every tree is read, every chunk of every content is in the index and its pack in
+//! storage. A tree that several snapshots share is read once.
+
+use std::collections::HashSet;
+
+use super::content::{Leaves, read_tree};
+use super::entry::{Content, Entry, EntryKind};
+use super::path::ArchivePath;
+use super::snapshots::Published;
+use crate::error::{ErrorKind, Result};
+use crate::id::ChunkId;
+use crate::observer::{Context, Counter, Problem};
+use crate::store::{ChunkReader, Repository};
+
+/// Ids that are looked up together.
+const BATCH_COUNT: usize = 4096;
+
+struct Checker<'k> {
+    repository: &'k Repository,
+    chunks: &'k ChunkReader<'k>,
+    context: Context<'k>,
+    seen: HashSet<Vec<u8>>,
+    waiting: Vec<ChunkId>,
+    owners: Vec<(usize, String)>,
+}
+
+/// Checks everything below `snapshots`. What is wrong goes to the observer.
+///
+/// # Errors
+/// When the repository can't be read at all.
+pub fn run(repository: &Repository, snapshots: &[Published], context: Context<'_>) -> Result<()> {
+    let chunks = repository.reader(context);
+    let mut checker =
+        Checker { repository, chunks: &chunks, context, seen: HashSet::new(), waiting: Vec::new(), owners: Vec::new() };
+    for Published { id, snapshot } in snapshots {
+        context.observer.stage(&format!("Checking snapshot {}", id.short()));
+        for record in snapshot.components.iter().filter(|record| record.root.is_some()) {
+            let subject = format!("{}:/{}", id.short(), record.name);
+            match record.root_entry() {
+                Ok(root) => checker.entry(&root, &subject, &ArchivePath::root())?,
+                Err(error) => checker.problem(&subject, &error)?,
+            }
+        }
+    }
+    checker.flush()
+}
+
+impl Checker<'_> {
+    /// Damage is a problem; everything else ends the check.
+    fn problem(&self, subject: &str, error: &crate::error::Error) -> Result<()> {
+        match error.kind() {
+            ErrorKind::Interrupted => self.context.go_on(),
+            _ => {
+                self.context.observer.problem(Problem::new(subject, error.chain()));
+                Ok(())
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry, subject: &str, path: &ArchivePath) -> Result<()> {
+        self.context.go_on()?;
+        let shown = || if path.is_root() { subject.to_owned() } else { format!("{subject}/{path}") };
+        match &entry.kind {
+            EntryKind::File(content) => self.content(content, &shown()),
+            EntryKind::Directory(content) => self.directory(content, subject, path),
+            _ => Ok(()),
+        }
+    }
+
+    fn directory(&mut self, content: &Content, subject: &str, path: &ArchivePath) -> Result<()> {
+        let mut w = crate::codec::Writer::new();
+        content.encode(&mut w);
+        let key = *blake3::hash(&w.into_bytes()).as_bytes();
+        if !self.seen.insert(key.to_vec()) {
+            return Ok(());
+        }
+        let shown = format!("{subject}/{path}");
+        let tree = match read_tree(self.chunks, content) {
+            Ok(tree) => tree,
+            Err(error) => return self.problem(&shown, &error),
+        };
+        for entry in tree.entries {
+            match path.join(&entry.name) {
+                Ok(below) => self.entry(&entry, subject, &below)?,
+                Err(cause) => self.context.observer.problem(Problem::new(&shown, cause.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, content: &Content, subject: &str) -> Result<()> {
+        self.owners.push((self.waiting.len(), subject.to_owned()));
+        let mut found: Vec<ChunkId> = Vec::new();
+        for piece in Leaves::new(self.chunks, content) {
+            match piece {
+                Ok(piece) if piece.is_hole() => {}
+                Ok(piece) => found.push(piece.id),
+                Err(error) => {
+                    self.problem(subject, &error)?;
+                    break;
+                }
+            }
+            if found.len() >= BATCH_COUNT {
+                self.waiting.append(&mut found);
+                self.flush()?;
+                self.owners.push((0, subject.to_owned()));
+            }
+        }
+        self.waiting.append(&mut found);
+        if self.waiting.len() >= BATCH_COUNT {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Looks up what is waiting.
+    fn flush(&mut self) -> Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let owners = std::mem::take(&mut self.owners);
+        self.context.count(Counter::ChunksChecked, waiting.len() as u64);
+        let found = self.repository.index().contains(&waiting)?;
+        let mut told = HashSet::new();
+        for (at, _) in found.iter().enumerate().filter(|(_, found)| !**found) {
+            let owner = owners.partition_point(|(start, _)| *start <= at).saturating_sub(1);
+            if told.insert(owner) {
+                let subject = owners.get(owner).map_or("", |(_, subject)| subject);
+                let message = format!("Its content is incomplete: chunk {} is in no pack", waiting[at].short());
+                self.context.observer.problem(Problem::new(subject, message));
+            }
+        }
+        Ok(())
+    }
+}

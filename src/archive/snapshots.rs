@@ -1,0 +1,163 @@
+//! Finding snapshots: all of them, one by its name, the parent of the next.
+
+use jiff::Timestamp;
+use rayon::prelude::*;
+
+use super::snapshot::{SNAPSHOT_FORMAT, Snapshot, Status};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::SnapshotId;
+use crate::observer::{Context, Problem};
+use crate::storage::ObjectKey;
+use crate::store::Repository;
+
+/// A published snapshot and its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Its record.
+    pub snapshot: Snapshot,
+}
+
+/// How a person names a snapshot: DESIGN section 9.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// The newest, or so many before it. `latest` is the newest complete one where there is one.
+    Latest(usize),
+    /// The newest complete one at or before this time.
+    At(Timestamp),
+    /// The newest with this tag.
+    Tag(String),
+    /// The one whose id begins so.
+    Prefix(String),
+}
+
+impl std::str::FromStr for Selector {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = |why: &str| {
+            Error::new(ErrorKind::Usage, format!("`{text}` names no snapshot: {why}"))
+                .hint("Use an id or its beginning, latest, latest~2, @2026-09-01T12:00, or tag:NAME")
+        };
+        if text == "latest" {
+            return Ok(Self::Latest(0));
+        }
+        if let Some(count) = text.strip_prefix("latest~") {
+            return count.parse().map(Self::Latest).map_err(|_| bad("a number follows ~"));
+        }
+        if let Some(time) = text.strip_prefix('@') {
+            return parse_time(time).map(Self::At).ok_or_else(|| bad("a time follows @"));
+        }
+        if let Some(tag) = text.strip_prefix("tag:") {
+            return if tag.is_empty() { Err(bad("a tag follows tag:")) } else { Ok(Self::Tag(tag.to_owned())) };
+        }
+        let is_hex = !text.is_empty() && text.len() <= 64 && text.bytes().all(|c| c.is_ascii_hexdigit());
+        if is_hex { Ok(Self::Prefix(text.to_ascii_lowercase())) } else { Err(bad("it is no id")) }
+    }
+}
+
+/// A time as people write it: with an offset or `Z`, else in the machine's time zone; date alone is the end of that day.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<Timestamp> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Some(time);
+    }
+    let zone = jiff::tz::TimeZone::system();
+    if let Ok(time) = text.parse::<jiff::civil::DateTime>()
+        && text.contains(['T', ' '])
+    {
+        return zone.to_timestamp(time).ok();
+    }
+    let day = text.parse::<jiff::civil::Date>().ok()?;
+    zone.to_timestamp(day.at(23, 59, 59, 999_999_999)).ok()
+}
+
+/// Every published snapshot, oldest first. Damaged ones are problems and left out.
+///
+/// # Errors
+/// From the storage.
+pub fn all(repository: &Repository, context: &Context<'_>) -> Result<Vec<Published>> {
+    let ids = repository.list_snapshots()?;
+    let read: Vec<Result<Published>> = ids.into_par_iter().map(|id| read(repository, id)).collect();
+    let mut snapshots = Vec::new();
+    for found in read {
+        match found {
+            Ok(published) => snapshots.push(published),
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                context.observer.problem(Problem::new("snapshots", error.chain()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    snapshots.sort_by_key(|published| (published.snapshot.time, published.snapshot.finished_at, published.id));
+    Ok(snapshots)
+}
+
+/// One snapshot.
+///
+/// # Errors
+/// `Damaged`, `UnsupportedFormat`, or from the storage.
+pub fn read(repository: &Repository, id: SnapshotId) -> Result<Published> {
+    let record = repository.read_snapshot(id)?;
+    let damaged = |cause| Error::damaged(format!("Snapshot {} is not what the format allows", id.short())).cause(cause);
+    let snapshot: Snapshot = serde_json::from_slice(&record).map_err(damaged)?;
+    if snapshot.format > SNAPSHOT_FORMAT {
+        let key = ObjectKey::Snapshot(id);
+        return Err(Error::new(ErrorKind::UnsupportedFormat, format!("{key} was written by a newer compline"))
+            .hint("Use that one, or a newer one"));
+    }
+    Ok(Published { id, snapshot })
+}
+
+/// The one of `snapshots` (oldest first) that `selector` names.
+///
+/// # Errors
+/// `NotFound` or `Ambiguous`.
+pub fn select<'p>(snapshots: &'p [Published], selector: &Selector) -> Result<&'p Published> {
+    let none = |what: String| Error::new(ErrorKind::NotFound, what).hint("`compline snapshots` lists what there is");
+    match selector {
+        Selector::Latest(back) => latest(snapshots).nth(*back).ok_or_else(|| match snapshots.len() {
+            0 => none("The repository has no snapshots".to_owned()),
+            count => none(format!("The repository has only {count} snapshots")),
+        }),
+        Selector::At(time) => latest(snapshots)
+            .find(|published| published.snapshot.time <= *time && published.snapshot.status == Status::Complete)
+            .ok_or_else(|| none(format!("There is no complete snapshot at or before {time}"))),
+        Selector::Tag(tag) => latest(snapshots)
+            .find(|published| published.snapshot.tags.contains(tag))
+            .ok_or_else(|| none(format!("No snapshot has the tag {tag}"))),
+        Selector::Prefix(prefix) => by_prefix(snapshots, prefix),
+    }
+}
+
+/// Newest first; but partial ones never come before the newest complete one.
+fn latest(snapshots: &[Published]) -> impl Iterator<Item = &Published> {
+    let newest_complete = snapshots.iter().rposition(|published| published.snapshot.status == Status::Complete);
+    let first = newest_complete.into_iter();
+    let rest = (0..snapshots.len()).rev().filter(move |n| newest_complete.is_none_or(|complete| *n < complete));
+    first.chain(rest).map(|n| &snapshots[n])
+}
+
+fn by_prefix<'p>(snapshots: &'p [Published], prefix: &str) -> Result<&'p Published> {
+    let mut found = snapshots.iter().filter(|published| published.id.to_hex().starts_with(prefix));
+    let Some(first) = found.next() else {
+        return Err(Error::new(ErrorKind::NotFound, format!("No snapshot has an id that begins with {prefix}"))
+            .hint("`compline snapshots` lists what there is"));
+    };
+    if found.next().is_some() {
+        return Err(Error::new(ErrorKind::Ambiguous, format!("Several snapshots have ids that begin with {prefix}"))
+            .hint("Give more digits"));
+    }
+    Ok(first)
+}
+
+/// The snapshot that a new one of `component` is compared with: the newest of the same platform and host that committed it.
+#[must_use]
+pub fn parent<'p>(snapshots: &'p [Published], platform: &str, host: &str, component: &str) -> Option<&'p Published> {
+    snapshots.iter().rev().find(|published| {
+        let snapshot = &published.snapshot;
+        let committed = snapshot.component(component).is_some_and(|record| record.root.is_some());
+        snapshot.platform == platform && snapshot.host == host && committed
+    })
+}

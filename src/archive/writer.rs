@@ -1,0 +1,371 @@
+//! Writing an archive: components in, one snapshot out.
+//!
+//! The publish order is the order of lines in [`ArchiveWriter::publish`]: chunks and their index first, the snapshot last.
+//! A crash before the last line leaves packs that nothing refers to, and the parent snapshots as they were.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+
+use super::content::{ContentBuilder, ListSink};
+use super::entry::{Content, Entry, EntryKind, Metadata, Piece, Time};
+use super::path::ArchivePath;
+use super::posix::{self, FoundKind, Inspected};
+use super::snapshot::{ComponentStats, Snapshot};
+use super::tree::Tree;
+use super::walk::{self, Section};
+use super::{CaptureSink, FilesSource, StreamSummary};
+use crate::chunker::{Batch, Chunker, Profile};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{ChunkId, SnapshotId};
+use crate::observer::{Context, Counter, Problem};
+use crate::pipeline;
+use crate::store::{Repository, Role, Writer};
+
+/// Bytes of a stream that are cut and hashed together.
+const BATCH_LEN: usize = 2 << 20;
+/// Problems that a component's record holds in full; the rest is only counted.
+const PROBLEM_COUNT_MAX: usize = 100;
+/// Permission bits of streams: nobody but the owner.
+const STREAM_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// One snapshot in the making.
+pub struct ArchiveWriter<'c> {
+    repository: Repository,
+    writer: Writer,
+    tree_chunker: Chunker,
+    context: Context<'c>,
+    started: Time,
+}
+
+impl<'c> ArchiveWriter<'c> {
+    /// Begins a snapshot. A rehearsal does everything but store: it tells what a run would cost.
+    ///
+    /// # Errors
+    /// From the store.
+    pub fn new(repository: &Repository, rehearsal: bool, context: Context<'c>) -> Result<Self> {
+        let now = context.clock.now();
+        let nanoseconds = u32::try_from(now.subsec_nanosecond()).unwrap_or(0);
+        Ok(Self {
+            writer: repository.writer(rehearsal, &context)?,
+            tree_chunker: repository.chunker(Profile::named("db-text").unwrap_or_default()),
+            repository: repository.clone(),
+            context,
+            started: Time { seconds: now.as_second(), nanoseconds },
+        })
+    }
+
+    /// Begins a component. `parent` is its root in an earlier snapshot, for comparison.
+    pub fn component(&mut self, name: &str, profile: Profile, parent: Option<Entry>) -> ComponentWriter<'_> {
+        ComponentWriter {
+            name: name.to_owned(),
+            chunker: self.repository.chunker(profile),
+            repository: self.repository.clone(),
+            tree_chunker: &self.tree_chunker,
+            writer: &mut self.writer,
+            context: self.context,
+            started: self.started,
+            parent,
+            root: None,
+            tree: BTreeMap::new(),
+            stream: None,
+            stats: ComponentStats::default(),
+            problems: Vec::new(),
+            problem_count: 0,
+        }
+    }
+
+    /// Ends a rehearsal: nothing was stored and nothing is published.
+    ///
+    /// # Errors
+    /// The first failure of any stage.
+    pub fn discard(self) -> Result<()> {
+        self.writer.finish(&self.context)
+    }
+
+    /// Publishes: chunks, index, snapshot. Nothing is visible before the last step.
+    ///
+    /// # Errors
+    /// From the store; then nothing was published.
+    pub fn publish(self, snapshot: &Snapshot) -> Result<SnapshotId> {
+        self.writer.finish(&self.context)?;
+        self.context.go_on()?;
+        let record = serde_json::to_vec(snapshot)
+            .map_err(|cause| Error::new(ErrorKind::Bug, "The snapshot record can't be encoded").cause(cause))?;
+        self.repository.publish_snapshot(&record, &self.context)
+    }
+}
+
+enum Node {
+    Directory(BTreeMap<Vec<u8>, Node>),
+    Entry(Entry),
+}
+
+/// What a finished component consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinishedComponent {
+    /// Its root.
+    pub root: Entry,
+    /// Counts.
+    pub stats: ComponentStats,
+    /// The first problems.
+    pub problems: Vec<Problem>,
+    /// How many there were.
+    pub problem_count: u64,
+}
+
+/// One component in the making. Dropped without [`ComponentWriter::finish`], nothing of it becomes visible.
+#[must_use = "an unfinished component is discarded"]
+pub struct ComponentWriter<'w> {
+    name: String,
+    repository: Repository,
+    writer: &'w mut Writer,
+    tree_chunker: &'w Chunker,
+    chunker: Chunker,
+    context: Context<'w>,
+    started: Time,
+    parent: Option<Entry>,
+    root: Option<(Metadata, Vec<Entry>)>,
+    tree: BTreeMap<Vec<u8>, Node>,
+    stream: Option<Content>,
+    stats: ComponentStats,
+    problems: Vec<Problem>,
+    problem_count: u64,
+}
+
+impl<'w> ComponentWriter<'w> {
+    pub(super) fn context(&self) -> Context<'w> {
+        self.context
+    }
+
+    pub(super) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    pub(super) fn chunker(&self) -> &Chunker {
+        &self.chunker
+    }
+
+    pub(super) fn parent(&self) -> Option<Entry> {
+        self.parent.clone()
+    }
+
+    pub(super) fn set_root(&mut self, metadata: Metadata, entries: Vec<Entry>) {
+        self.root = Some((metadata, entries));
+    }
+
+    pub(super) fn count(&mut self, counter: Counter, n: u64) {
+        match counter {
+            Counter::BytesRead => self.stats.bytes_read += n,
+            Counter::BytesNew => self.stats.bytes_new += n,
+            Counter::Directories => self.stats.directories += n,
+            Counter::FilesNew | Counter::FilesChanged => self.stats.files += n,
+            Counter::FilesUnchanged => {
+                self.stats.files += n;
+                self.stats.files_unchanged += n;
+            }
+            _ => {}
+        }
+        self.context.count(counter, n);
+    }
+
+    pub(super) fn count_logical(&mut self, len: u64) {
+        self.stats.bytes_logical += len;
+    }
+
+    /// Counts and keeps a problem.
+    pub fn problem(&mut self, problem: Problem) {
+        self.problem_count += 1;
+        if self.problems.len() < PROBLEM_COUNT_MAX {
+            self.problems.push(problem.clone());
+        }
+        self.context.observer.problem(problem);
+    }
+
+    fn lists(&mut self) -> ListSink<'_> {
+        ListSink {
+            repository: &self.repository,
+            writer: self.writer,
+            chunker: self.tree_chunker,
+            context: self.context,
+        }
+    }
+
+    pub(super) fn put_tree(&mut self, tree: &Tree) -> Result<Content> {
+        self.lists().put_tree(tree)
+    }
+
+    pub(super) fn put_chunks<'b>(&mut self, chunks: impl Iterator<Item = (ChunkId, &'b [u8])>) -> Result<()> {
+        let summary = self.writer.put(Role::Content, chunks, &self.context)?;
+        self.count(Counter::BytesNew, summary.bytes_new);
+        Ok(())
+    }
+
+    /// The content with these pieces, all of them stored.
+    pub(super) fn content_of(&mut self, pieces: impl Iterator<Item = Piece>) -> Result<Content> {
+        let mut builder = ContentBuilder::default();
+        let mut lists = self.lists();
+        for piece in pieces {
+            builder.push(piece, &mut lists)?;
+        }
+        let content = builder.finish(&mut lists)?;
+        self.stats.bytes_logical += content.len;
+        Ok(content)
+    }
+
+    /// Stores what `reader` gives behind what `builder` has. The inner error is the reader's.
+    fn append(
+        &mut self,
+        builder: &mut ContentBuilder,
+        reader: &mut (dyn Read + Send),
+    ) -> Result<std::result::Result<(), io::Error>> {
+        let chunker = self.chunker.clone();
+        let repository = self.repository.clone();
+        let workers = pipeline::parallelism();
+        let mut failed = None;
+        let hash = |batch: io::Result<Batch>| {
+            batch.map(|batch| {
+                let ids: Vec<ChunkId> = batch.chunks().map(|chunk| repository.chunk_id(chunk)).collect();
+                (batch, ids)
+            })
+        };
+        pipeline::ordered(pipeline::each(chunker.batches(reader, BATCH_LEN)), workers, workers, hash, |hashed| {
+            self.context.go_on()?;
+            match hashed {
+                Ok((batch, ids)) => self.append_batch(builder, &batch, &ids),
+                Err(cause) => {
+                    failed = Some(cause);
+                    Ok(())
+                }
+            }
+        })?;
+        Ok(failed.map_or(Ok(()), Err))
+    }
+
+    fn append_batch(&mut self, builder: &mut ContentBuilder, batch: &Batch, ids: &[ChunkId]) -> Result<()> {
+        self.count(Counter::BytesRead, batch.len() as u64);
+        self.put_chunks(ids.iter().copied().zip(batch.chunks()))?;
+        let mut lists = self.lists();
+        for (chunk, id) in batch.chunks().zip(ids) {
+            builder.push(Piece { id: *id, len: chunk.len() as u64 }, &mut lists)?;
+        }
+        Ok(())
+    }
+
+    /// Streams a regular file, holes left out. The inner error is the file's.
+    pub(super) fn put_file(&mut self, file: &File, inspected: &Inspected) -> Result<io::Result<Content>> {
+        let mut builder = ContentBuilder::default();
+        let len = inspected.kind_len();
+        let extents = match inspected.kind {
+            FoundKind::File { sparse: true, .. } => posix::holes(file, len),
+            _ => Ok(vec![posix::Extent { offset: 0, len, is_hole: false }]),
+        };
+        let extents = match extents {
+            Ok(extents) => extents,
+            Err(cause) => return Ok(Err(cause)),
+        };
+        for extent in extents {
+            if extent.is_hole {
+                builder.push(Piece::hole(extent.len), &mut self.lists())?;
+                continue;
+            }
+            let mut section = Section::new(file, extent.offset, extent.offset + extent.len);
+            if let Err(cause) = self.append(&mut builder, &mut section)? {
+                return Ok(Err(cause));
+            }
+        }
+        let content = builder.finish(&mut self.lists())?;
+        self.stats.bytes_logical += content.len;
+        Ok(Ok(content))
+    }
+
+    fn stream_entry(&self, name: &[u8], kind: EntryKind) -> Entry {
+        let mode = if matches!(kind, EntryKind::Directory(_)) { DIRECTORY_MODE } else { STREAM_MODE };
+        let metadata = Metadata { mode, mtime: self.started, link_count: 1, ..Metadata::default() };
+        Entry { name: name.to_vec(), kind, metadata, changed_while_read: false }
+    }
+
+    fn insert(&mut self, path: &ArchivePath, content: Content) -> Result<()> {
+        let occupied = || Error::new(ErrorKind::Bug, format!("{path} was captured twice in one component"));
+        let Some((directory, name)) = path.split_last() else {
+            return self.stream.replace(content).map_or(Ok(()), |_| Err(occupied()));
+        };
+        let entry = self.stream_entry(name, EntryKind::File(content));
+        let mut tree = &mut self.tree;
+        for above in directory.names() {
+            let node = tree.entry(above.clone()).or_insert_with(|| Node::Directory(BTreeMap::new()));
+            let Node::Directory(below) = node else { return Err(occupied()) };
+            tree = below;
+        }
+        match tree.insert(name.to_vec(), Node::Entry(entry)) {
+            None => Ok(()),
+            Some(_) => Err(occupied()),
+        }
+    }
+
+    fn build(&mut self, tree: BTreeMap<Vec<u8>, Node>) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for (name, node) in tree {
+            entries.push(match node {
+                Node::Entry(entry) => entry,
+                Node::Directory(below) => {
+                    let entries = self.build(below)?;
+                    let content = self.put_tree(&Tree { entries })?;
+                    self.stream_entry(&name, EntryKind::Directory(content))
+                }
+            });
+        }
+        Ok(entries)
+    }
+
+    /// Completes the component. Its trees are stored; they become visible with the snapshot.
+    ///
+    /// # Errors
+    /// From the store.
+    pub fn finish(mut self) -> Result<FinishedComponent> {
+        if let Some(content) = self.stream.take() {
+            let root = self.stream_entry(self.name.as_bytes(), EntryKind::File(content));
+            return Ok(self.finished(root));
+        }
+        let tree = std::mem::take(&mut self.tree);
+        let mut entries = self.build(tree)?;
+        let mut root = self.stream_entry(self.name.clone().as_bytes(), EntryKind::Fifo);
+        if let Some((metadata, found)) = self.root.take() {
+            root.metadata = metadata;
+            entries.extend(found);
+            entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        } else {
+            root.metadata.mode = DIRECTORY_MODE;
+        }
+        root.kind = EntryKind::Directory(self.put_tree(&Tree { entries })?);
+        Ok(self.finished(root))
+    }
+
+    fn finished(self, root: Entry) -> FinishedComponent {
+        FinishedComponent { root, stats: self.stats, problems: self.problems, problem_count: self.problem_count }
+    }
+
+    fn stream_content(&mut self, name: &str, reader: &mut (dyn Read + Send)) -> Result<Content> {
+        let mut builder = ContentBuilder::default();
+        self.append(&mut builder, reader)?
+            .map_err(|cause| Error::new(ErrorKind::Component, format!("Stream {name} broke off")).cause(cause))?;
+        let content = builder.finish(&mut self.lists())?;
+        self.stats.bytes_logical += content.len;
+        self.count(Counter::FilesNew, 1);
+        Ok(content)
+    }
+}
+
+impl CaptureSink for ComponentWriter<'_> {
+    fn put_stream(&mut self, path: &ArchivePath, reader: &mut (dyn Read + Send)) -> Result<StreamSummary> {
+        let content = self.stream_content(&path.to_string(), reader)?;
+        let len = content.len;
+        self.insert(path, content)?;
+        Ok(StreamSummary { len })
+    }
+
+    fn put_files(&mut self, source: &FilesSource) -> Result<()> {
+        walk::capture(self, source)
+    }
+}

@@ -1,0 +1,45 @@
+//! `check`: is everything there, and is it what was written?
+
+use serde::Serialize;
+
+use super::{App, Target};
+use crate::archive::{check as archive_check, snapshots as finding};
+use crate::error::Result;
+use crate::observer::{Counter, Problem};
+use crate::store::check::{self as store_check, DataSubset};
+
+/// What was checked and found.
+#[derive(Debug, Serialize)]
+pub struct CheckReport {
+    /// Snapshots whose trees were walked.
+    pub snapshots: u64,
+    /// Packs in storage.
+    pub packs: u64,
+    /// Bytes of packs that were read and verified.
+    pub bytes_read: u64,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// Checks structure and references, and the bytes of the chosen packs.
+///
+/// # Errors
+/// When the repository can't be read at all; what is wrong in it is in the report.
+pub fn run(app: App<'_>, target: &Target, subset: DataSubset) -> Result<CheckReport> {
+    let started = app.context.clock.now();
+    let repository = target.open()?;
+    #[expect(clippy::cast_sign_loss, reason = "any bits will do as a seed")]
+    let seed = started.as_nanosecond() as u64;
+    store_check::run(&repository, subset, seed, &app.context)?;
+    let snapshots = finding::all(&repository, &app.context)?;
+    archive_check::run(&repository, &snapshots, app.context)?;
+    Ok(CheckReport {
+        snapshots: snapshots.len() as u64,
+        packs: repository.index().totals()?.packs,
+        bytes_read: app.ledger.get(Counter::BytesChecked),
+        problems: app.ledger.problems(),
+        seconds: app.context.clock.now().duration_since(started).as_secs_f64(),
+    })
+}

@@ -1,0 +1,229 @@
+//! Keys, sealing, key derivation (format-spec 10). The only user of the cipher and of the password hash.
+//!
+//! One master key opens a repository. From it come subkeys, one for each [`Purpose`], by BLAKE3 key derivation. Each
+//! sealed object has 32 random bytes of salt; the key that seals it is the keyed BLAKE3 of the salt under the subkey.
+//! A key therefore seals one object only, and within an object the nonce is a position that occurs once: no nonce ever
+//! repeats, and no state has to be kept to ensure it.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// Length of all keys and salts.
+pub const KEY_LEN: usize = 32;
+/// What sealing adds to a plain text.
+pub const TAG_LEN: usize = 16;
+
+/// Sealed bytes did not open: wrong key, or not the bytes that were sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("authentication failed")]
+pub struct OpenError;
+
+/// A key could not be derived or random bytes could not be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct CryptoError(String);
+
+/// 32 secret bytes, wiped when dropped.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Secret([u8; KEY_LEN]);
+
+impl Secret {
+    /// Wraps bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// Fresh random bytes.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    pub fn random() -> Result<Self, CryptoError> {
+        Ok(Self(random()?))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
+    /// The subkey for `purpose`; `self` being a master key.
+    #[must_use]
+    pub fn subkey(&self, purpose: Purpose) -> Self {
+        Self(blake3::derive_key(purpose.context(), &self.0))
+    }
+
+    /// The key that seals the one object with `salt`; `self` being a subkey.
+    #[must_use]
+    pub fn object_key(&self, salt: &[u8; KEY_LEN]) -> SealKey {
+        let mut key = *blake3::keyed_hash(&self.0, salt).as_bytes();
+        let sealer = SealKey::new(&key);
+        key.zeroize();
+        sealer
+    }
+
+    /// 32 bytes bound to `label`, for uses outside the format.
+    #[must_use]
+    pub fn derive(&self, label: &str) -> [u8; KEY_LEN] {
+        *blake3::keyed_hash(&self.0, label.as_bytes()).as_bytes()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// What a subkey is for. Separate subkeys leave room for keys with fewer rights: one that can write but not read, say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Chunk ids.
+    ChunkId,
+    /// The gear table that decides where content is cut.
+    Chunker,
+    /// Frames of content packs.
+    Content,
+    /// Frames of tree packs.
+    Tree,
+    /// Footers and index segments.
+    Index,
+    /// Config body and snapshots.
+    Record,
+    /// Secrets that components ask for.
+    Component,
+}
+
+impl Purpose {
+    /// The context string of the derivation (format-spec 10).
+    #[must_use]
+    pub fn context(self) -> &'static str {
+        match self {
+            Self::ChunkId => "compline v1 chunk id",
+            Self::Chunker => "compline v1 chunker gear",
+            Self::Content => "compline v1 content frames",
+            Self::Tree => "compline v1 tree frames",
+            Self::Index => "compline v1 index",
+            Self::Record => "compline v1 records",
+            Self::Component => "compline v1 component secrets",
+        }
+    }
+}
+
+/// Seals and opens the parts of one object.
+pub struct SealKey(LessSafeKey);
+
+impl SealKey {
+    fn new(key: &[u8; KEY_LEN]) -> Self {
+        let key = UnboundKey::new(&AES_256_GCM, key).expect("the key has the cipher's length");
+        Self(LessSafeKey::new(key))
+    }
+
+    /// Seals `bytes` in place and appends the tag. `position` must occur once under this key.
+    pub fn seal(&self, position: u64, aad: &[u8], bytes: &mut Vec<u8>) {
+        self.0
+            .seal_in_place_append_tag(nonce(position), Aad::from(aad), bytes)
+            .expect("only texts beyond 64 GiB are refused");
+    }
+
+    /// Opens `bytes` in place; the plain text is the front of it.
+    ///
+    /// # Errors
+    /// When a single bit of `bytes`, `aad`, the position or the key differs.
+    pub fn open<'b>(&self, position: u64, aad: &[u8], bytes: &'b mut [u8]) -> Result<&'b mut [u8], OpenError> {
+        self.0.open_in_place(nonce(position), Aad::from(aad), bytes).map_err(|_| OpenError)
+    }
+}
+
+fn nonce(position: u64) -> Nonce {
+    let mut bytes = [0; NONCE_LEN];
+    bytes[..8].copy_from_slice(&position.to_le_bytes());
+    Nonce::assume_unique_for_key(bytes)
+}
+
+/// `N` random bytes.
+///
+/// # Errors
+/// When the system gives none.
+pub fn random<const N: usize>() -> Result<[u8; N], CryptoError> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| CryptoError("The system gives no random bytes".to_owned()))?;
+    Ok(bytes)
+}
+
+/// Cost of turning a passphrase into a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassphraseCost {
+    /// Memory in KiB.
+    pub memory_kib: u32,
+    /// Passes over it.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+}
+
+impl PassphraseCost {
+    /// What new keys get: 64 MiB and three passes, RFC 9106's second choice with one lane. About 0.15 s.
+    pub const DEFAULT: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 1 };
+    /// What a key object may ask for at most: 4 GiB, 64 passes, 64 lanes.
+    pub const MAX: Self = Self { memory_kib: 4 * 1024 * 1024, passes: 64, lanes: 64 };
+}
+
+/// Argon2id of a passphrase.
+///
+/// # Errors
+/// On costs that the algorithm or [`PassphraseCost::MAX`] forbids, and when memory is short.
+pub fn passphrase_key(passphrase: &[u8], salt: &[u8; KEY_LEN], cost: PassphraseCost) -> Result<Secret, CryptoError> {
+    let max = PassphraseCost::MAX;
+    if cost.memory_kib > max.memory_kib || cost.passes > max.passes || cost.lanes > max.lanes {
+        return Err(CryptoError("The key object asks for an absurd amount of work".to_owned()));
+    }
+    let mut key = Zeroizing::new([0; KEY_LEN]);
+    argon2::Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(KEY_LEN))
+        .map(|params| argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params))
+        .and_then(|argon| argon.hash_password_into(passphrase, salt, key.as_mut_slice()))
+        .map_err(|cause| CryptoError(format!("The passphrase can't be turned into a key: {cause}")))?;
+    Ok(Secret(*key))
+}
+
+/// The key for the 32 random bytes of a key file: no slow derivation is needed.
+#[must_use]
+pub fn key_file_key(file_key: &Secret, salt: &[u8; KEY_LEN]) -> Secret {
+    Secret(*blake3::keyed_hash(&blake3::derive_key("compline v1 key file", &file_key.0), salt).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn opening_with_another_position_or_other_associated_data_fails() {
+        let key = Secret::from_bytes([7; 32]).object_key(&[1; 32]);
+        let mut sealed = b"plain".to_vec();
+        key.seal(44, b"aad", &mut sealed);
+        assert_eq!(sealed.len(), 5 + TAG_LEN);
+        assert!(key.open(45, b"aad", &mut sealed.clone()).is_err());
+        assert!(key.open(44, b"aae", &mut sealed.clone()).is_err());
+        assert_eq!(key.open(44, b"aad", &mut sealed).expect("it is what was sealed"), b"plain");
+    }
+
+    #[test]
+    fn an_absurd_cost_is_refused_before_any_work() {
+        let cost = PassphraseCost { memory_kib: u32::MAX, passes: 1, lanes: 1 };
+        assert!(passphrase_key(b"x", &[0; 32], cost).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_never_opens(plain in proptest::collection::vec(any::<u8>(), 0..200), bit: usize) {
+            let key = Secret::from_bytes([9; 32]).object_key(&[2; 32]);
+            let mut sealed = plain.clone();
+            key.seal(0, b"", &mut sealed);
+            let bit = bit % (sealed.len() * 8);
+            sealed[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(key.open(0, b"", &mut sealed).is_err());
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Checking what is stored, below trees: segments, footers, and on demand every byte of every pack.
+
+use rayon::prelude::*;
+
+use super::envelope::HEADER_LEN;
+use super::index_segment::PackEntry;
+use super::pack_reader::{self, FrameOpener, PackError};
+use super::repository::Repository;
+use crate::error::{ErrorKind, Result};
+use crate::id::PackId;
+use crate::observer::{Context, Counter, Problem};
+use crate::storage::{Listed, ObjectKey, ObjectKind, StorageErrorKind};
+
+/// Which packs to read whole.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum DataSubset {
+    /// None: structure only.
+    Nothing,
+    /// Every one.
+    All,
+    /// The `n`-th of `of` parts, counted from 1: all parts together are all packs.
+    Part {
+        /// Which part.
+        n: u64,
+        /// Of how many.
+        of: u64,
+    },
+    /// About so many hundredths, others each time.
+    Percent(f64),
+    /// About so many bytes, others each time.
+    Bytes(u64),
+}
+
+impl DataSubset {
+    /// Reads `n/t`, `P%` or a size such as `500MiB`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some((n, of)) = text.split_once('/') {
+            let (n, of) = (n.trim().parse().ok()?, of.trim().parse().ok()?);
+            return (n >= 1 && n <= of).then_some(Self::Part { n, of });
+        }
+        if let Some(percent) = text.strip_suffix('%') {
+            let percent = percent.trim().parse().ok()?;
+            return (percent > 0.0 && percent <= 100.0).then_some(Self::Percent(percent));
+        }
+        crate::units::parse_size(text).filter(|bytes| *bytes > 0).map(Self::Bytes)
+    }
+
+    /// The packs to read, of all `packs`. `seed` decides which, where chance does.
+    #[must_use]
+    pub fn choose(self, packs: Vec<Listed>, seed: u64) -> Vec<Listed> {
+        let number = |row: &Listed, seed: u64| {
+            let hash = blake3::hash(format!("{seed} {}", row.key).as_bytes());
+            u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash is longer than eight bytes"))
+        };
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::All => packs,
+            Self::Part { n, of } => packs.into_iter().filter(|row| number(row, 0) % of == n - 1).collect(),
+            Self::Percent(percent) =>
+            {
+                #[expect(clippy::cast_precision_loss, reason = "a share of a few packs more or less")]
+                packs.into_iter().filter(|row| (number(row, seed) % 1_000_000) as f64 / 10_000.0 < percent).collect()
+            }
+            Self::Bytes(bytes) => {
+                let mut packs = packs;
+                packs.sort_by_key(|row| number(row, seed));
+                let mut left = bytes;
+                let wanted = |row: &Listed| {
+                    let wanted = left > 0;
+                    left = left.saturating_sub(row.len);
+                    wanted
+                };
+                packs.into_iter().take_while(wanted).collect()
+            }
+        }
+    }
+}
+
+/// Checks every key, segment and footer, and every byte of the chosen packs. What is wrong goes to the observer.
+///
+/// # Errors
+/// When the storage can't be read at all.
+pub fn run(repository: &Repository, subset: DataSubset, seed: u64, context: &Context<'_>) -> Result<()> {
+    context.observer.stage("Checking keys and index");
+    if let Err(error) = repository.list_keys() {
+        context.observer.problem(Problem::new("keys", error.chain()));
+    }
+    repository.refresh(context)?;
+    let packs = repository.storage().list(ObjectKind::Pack)?;
+    check_index(repository, &packs, context)?;
+    context.observer.stage("Checking packs");
+    packs.par_iter().try_for_each(|row| check_footer(repository, row, context))?;
+    let chosen = subset.choose(packs, seed);
+    if chosen.is_empty() {
+        return Ok(());
+    }
+    context.observer.stage("Reading packs");
+    context.observer.expect(chosen.iter().map(|row| row.len).sum(), chosen.len() as u64);
+    chosen.par_iter().try_for_each(|row| check_data(repository, row, context))
+}
+
+/// Packs that the index knows and storage lacks.
+fn check_index(repository: &Repository, packs: &[Listed], context: &Context<'_>) -> Result<()> {
+    let present: std::collections::HashSet<PackId> = packs.iter().filter_map(|row| pack_id(&row.key)).collect();
+    for id in repository.index().packs()? {
+        if !present.contains(&id) {
+            context.observer.problem(Problem::new(ObjectKey::Pack(id).path(), "The index lists it, but it is missing"));
+        }
+    }
+    Ok(())
+}
+
+fn pack_id(key: &ObjectKey) -> Option<PackId> {
+    match key {
+        ObjectKey::Pack(id) => Some(*id),
+        _ => None,
+    }
+}
+
+/// The footer opens, and the index says of every chunk in it what it says. A pack that the index does not know is no
+/// problem: a run may be writing it, or may have died. It only must be whole.
+fn check_footer(repository: &Repository, row: &Listed, context: &Context<'_>) -> Result<()> {
+    context.go_on()?;
+    let Some(id) = pack_id(&row.key) else { return Ok(()) };
+    match repository.read_pack_entry(id, row.len) {
+        Ok(entry) => compare_index(repository, &entry, context),
+        Err(error) if error.kind() == ErrorKind::Damaged => {
+            context.observer.problem(Problem::new(row.key.path(), error.chain()));
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn compare_index(repository: &Repository, entry: &PackEntry, context: &Context<'_>) -> Result<()> {
+    if !repository.index().knows_pack(&entry.id)? {
+        context.observer.detail(&format!("{} is in no index segment yet", ObjectKey::Pack(entry.id)));
+        return Ok(());
+    }
+    let ids: Vec<_> = entry.frames.iter().flat_map(|frame| &frame.chunks).map(|(id, _)| *id).collect();
+    let missing = repository.index().contains(&ids)?.into_iter().filter(|found| !found).count();
+    if missing > 0 {
+        let message = format!("The index lacks {missing} of its chunks; delete the cache directory to rebuild it");
+        context.observer.problem(Problem::new(ObjectKey::Pack(entry.id).path(), message));
+    }
+    Ok(())
+}
+
+fn check_data(repository: &Repository, row: &Listed, context: &Context<'_>) -> Result<()> {
+    context.go_on()?;
+    let Some(id) = pack_id(&row.key) else { return Ok(()) };
+    let bytes = match repository.storage().get(&row.key) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == StorageErrorKind::NotFound => {
+            context.observer.problem(Problem::new(row.key.path(), "It is missing"));
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    context.count(Counter::BytesChecked, bytes.len() as u64);
+    if PackId::from_bytes(*blake3::hash(&bytes).as_bytes()) != id {
+        context.observer.problem(Problem::new(row.key.path(), "Its bytes are not what was written"));
+    }
+    match check_frames(repository, &bytes, context) {
+        Ok(()) => {}
+        Err(cause) => context.observer.problem(Problem::new(row.key.path(), cause.to_string())),
+    }
+    Ok(())
+}
+
+/// Every frame that can be opened is; each that can't is a problem of its own.
+fn check_frames(repository: &Repository, bytes: &[u8], context: &Context<'_>) -> std::result::Result<(), PackError> {
+    let keys = &repository.inner.keys;
+    let header = bytes.get(..HEADER_LEN).ok_or(PackError::WrongFooter)?;
+    let opener = FrameOpener::new(header, keys)?;
+    let frames = pack_reader::footer_of(bytes, keys)?;
+    let mut plain = Vec::new();
+    let mut first_fault = None;
+    for frame in &frames {
+        let start = usize::try_from(frame.offset).unwrap_or(usize::MAX);
+        let len = usize::try_from(frame.sealed_len).unwrap_or(usize::MAX);
+        let sealed = bytes.get(start..start.saturating_add(len)).unwrap_or_default().to_vec();
+        let opened = opener
+            .open(frame.offset, frame.kind, frame.plain_len, sealed, &mut plain)
+            .and_then(|()| pack_reader::verify_chunks(frame, &plain, keys));
+        match opened {
+            Ok(()) => context.count(Counter::ChunksChecked, frame.chunks.len() as u64),
+            Err(cause) => {
+                first_fault.get_or_insert(cause);
+            }
+        }
+    }
+    first_fault.map_or(Ok(()), Err)
+}

@@ -1,0 +1,108 @@
+//! The config object (format-spec 02): what must be known before anything else can be read.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::envelope::{self, ObjectType};
+use crate::codec::{Decoded, Reader, Writer};
+use crate::crypto::{Purpose, Secret};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::RepositoryId;
+
+/// Plain part behind the header: repository id and required features.
+pub const EXTRA_LEN: usize = RepositoryId::LEN + 8;
+
+/// Features that a reader must know, one bit each. Version 1 of the format has none.
+pub const FEATURES_KNOWN: u64 = 0;
+
+/// Default length in bytes at which a pack is closed.
+pub const PACK_LEN: u64 = 16 << 20;
+/// Default plain length in bytes at which a frame of several chunks is closed.
+pub const FRAME_LEN: u64 = 1 << 20;
+
+/// What anybody can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConfigHead {
+    /// Random, for ever.
+    pub repository: RepositoryId,
+    /// Bits of [`FEATURES_KNOWN`].
+    pub features: u64,
+}
+
+impl ConfigHead {
+    fn encode(self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.bytes(self.repository.as_bytes()).u64(self.features);
+        w.into_bytes()
+    }
+
+    fn decode(bytes: &[u8]) -> Decoded<Self> {
+        let mut r = Reader::new(bytes);
+        let head = Self { repository: RepositoryId::from_bytes(r.array()?), features: r.u64()? };
+        r.end()?;
+        Ok(head)
+    }
+
+    /// Reads the plain part of a config object and refuses what this program can't handle.
+    ///
+    /// # Errors
+    /// `Damaged` if it is no config object, `UnsupportedFormat` for newer versions and unknown features.
+    pub fn read(object: &[u8]) -> Result<Self> {
+        let head = envelope::record_extra(ObjectType::Config, object).and_then(Self::decode).map_err(|cause| {
+            let newer = cause.what == "unsupported format version";
+            let kind = if newer { ErrorKind::UnsupportedFormat } else { ErrorKind::Damaged };
+            Error::new(kind, "The config of the repository can't be read")
+                .hint("If a newer compline wrote it, use that one; if not, bring the object `config` back from a copy")
+                .cause(cause)
+        })?;
+        match head.features & !FEATURES_KNOWN {
+            0 => Ok(head),
+            unknown => Err(Error::new(
+                ErrorKind::UnsupportedFormat,
+                format!("The repository uses features that this program does not know (bits {unknown:#x})"),
+            )
+            .hint("Use the compline that wrote it, or a newer one")),
+        }
+    }
+}
+
+/// The sealed part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// When the repository was created.
+    pub created_at: Timestamp,
+    /// Packs are closed at this length.
+    pub pack_len: u64,
+    /// Frames of several chunks are closed at this plain length.
+    pub frame_len: u64,
+}
+
+impl Config {
+    /// Defaults for a repository that is created now.
+    #[must_use]
+    pub fn new(created_at: Timestamp) -> Self {
+        Self { created_at, pack_len: PACK_LEN, frame_len: FRAME_LEN }
+    }
+
+    /// The whole object.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn seal(&self, head: ConfigHead, master: &Secret) -> Result<Vec<u8>> {
+        let json = serde_json::to_vec(self).expect("plain fields always serialize");
+        envelope::seal_record(ObjectType::Config, &master.subkey(Purpose::Record), &head.encode(), &json)
+    }
+
+    /// Opens the sealed part.
+    ///
+    /// # Errors
+    /// `Damaged` when it is not what was sealed with this master key, or a length is out of bounds.
+    pub fn open(object: &[u8], master: &Secret) -> Result<Self> {
+        let damaged = || Error::damaged("The config of the repository is damaged");
+        let json = envelope::open_record(ObjectType::Config, &master.subkey(Purpose::Record), object)
+            .map_err(|cause| damaged().cause(cause))?;
+        let config: Self = serde_json::from_slice(&json).map_err(|cause| damaged().cause(cause))?;
+        let fits = (1 << 16..=1 << 30).contains(&config.pack_len) && (1 << 10..=8 << 20).contains(&config.frame_len);
+        if fits { Ok(config) } else { Err(damaged()) }
+    }
+}

@@ -1,0 +1,210 @@
+//! The envelope of every stored object (format-spec 02 and 10): 44 plain bytes of header, then what is sealed.
+//!
+//! ```text
+//! 0   8  magic "COMPLINE"
+//! 8   1  object type
+//! 9   1  format version, 1
+//! 10  1  key slot: 0 = key derived from the subkey and the salt
+//! 11  1  detail: compression of records (0 none, 1 zstd), role of packs (1 content, 2 tree)
+//! 12 32  salt, random
+//! 44     plain extra part of fixed length (config and keys only), then the sealed body
+//! ```
+//! Small objects ("records") are sealed whole at position 0, with header and extra part as associated data.
+
+use crate::codec::{Decoded, Reader, Writer};
+use crate::compress;
+use crate::crypto::{self, KEY_LEN, Secret, TAG_LEN};
+use crate::error::{Error, ErrorKind, Result};
+
+/// First bytes of every object.
+pub const MAGIC: &[u8; 8] = b"COMPLINE";
+/// Version of the format that this program writes and reads.
+pub const FORMAT_VERSION: u8 = 1;
+/// Length of the header.
+pub const HEADER_LEN: usize = 44;
+/// Longest plain text of a record.
+pub const RECORD_LEN_MAX: usize = 256 << 20;
+
+const KEY_SLOT_DERIVED: u8 = 0;
+const COMPRESSION_NONE: u8 = 0;
+const COMPRESSION_ZSTD: u8 = 1;
+
+/// What an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectType {
+    /// `config`
+    Config = 1,
+    /// `keys/*`
+    Key = 2,
+    /// `packs/*`
+    Pack = 3,
+    /// `index/*`
+    Segment = 4,
+    /// `snapshots/*`
+    Snapshot = 5,
+}
+
+impl ObjectType {
+    /// Length of the plain extra part behind the header.
+    #[must_use]
+    pub fn extra_len(self) -> usize {
+        match self {
+            Self::Config => super::config::EXTRA_LEN,
+            Self::Key => super::keyring::EXTRA_LEN,
+            Self::Pack | Self::Segment | Self::Snapshot => 0,
+        }
+    }
+}
+
+/// The fields of a header that vary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Compression or role.
+    pub detail: u8,
+    /// Makes the object's key.
+    pub salt: [u8; KEY_LEN],
+}
+
+impl Header {
+    /// The 44 bytes.
+    #[must_use]
+    pub fn encode(&self, object: ObjectType) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.bytes(MAGIC).u8(object as u8).u8(FORMAT_VERSION).u8(KEY_SLOT_DERIVED).u8(self.detail).bytes(&self.salt);
+        w.into_bytes()
+    }
+
+    /// Reads the header of an object of type `object` off the front.
+    ///
+    /// # Errors
+    /// When it is another type, a newer version or no object at all.
+    pub fn decode(object: ObjectType, r: &mut Reader<'_>) -> Decoded<Self> {
+        if r.bytes(MAGIC.len())? != MAGIC {
+            return Err(r.error("bad magic"));
+        }
+        if r.u8()? != object as u8 {
+            return Err(r.error("wrong object type"));
+        }
+        if r.u8()? != FORMAT_VERSION {
+            return Err(r.error("unsupported format version"));
+        }
+        if r.u8()? != KEY_SLOT_DERIVED {
+            return Err(r.error("unknown key slot"));
+        }
+        Ok(Self { detail: r.u8()?, salt: r.array()? })
+    }
+}
+
+/// Seals `plain` as a whole object with `extra` readable in front.
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub fn seal_record(object: ObjectType, subkey: &Secret, extra: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
+    debug_assert_eq!(extra.len(), object.extra_len());
+    let packed = compress::compress(plain);
+    let detail = if packed.is_some() { COMPRESSION_ZSTD } else { COMPRESSION_NONE };
+    let header = Header { detail, salt: crypto::random().map_err(no_random)? };
+    let mut object = header.encode(object);
+    object.extend_from_slice(extra);
+    let mut body = Writer::new();
+    match packed {
+        Some(packed) => body.u32(u32_len(plain.len())).bytes(&packed),
+        None => body.bytes(plain),
+    };
+    let mut body = body.into_bytes();
+    subkey.object_key(&header.salt).seal(0, &object, &mut body);
+    object.append(&mut body);
+    Ok(object)
+}
+
+/// The system gave no random bytes.
+pub(super) fn no_random(cause: crypto::CryptoError) -> Error {
+    Error::new(ErrorKind::Environment, "No random bytes can be had").cause(cause)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "records are at most RECORD_LEN_MAX long, far below 4 GiB")]
+fn u32_len(len: usize) -> u32 {
+    debug_assert!(len <= RECORD_LEN_MAX);
+    len as u32
+}
+
+/// Why a record did not open.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The header is off.
+    #[error(transparent)]
+    Decode(#[from] crate::codec::DecodeError),
+    /// Wrong key or changed bytes.
+    #[error(transparent)]
+    Open(#[from] crypto::OpenError),
+    /// The plain text is not what it says.
+    #[error(transparent)]
+    Decompress(#[from] compress::DecompressError),
+}
+
+/// The plain extra part of an object, without a key.
+///
+/// # Errors
+/// When the header is off or the object too short.
+pub fn record_extra(object: ObjectType, bytes: &[u8]) -> Decoded<&[u8]> {
+    let mut r = Reader::new(bytes);
+    Header::decode(object, &mut r)?;
+    r.bytes(object.extra_len())
+}
+
+/// Opens what [`seal_record`] sealed.
+///
+/// # Errors
+/// On another type, version or key, and on changed bytes.
+pub fn open_record(object: ObjectType, subkey: &Secret, bytes: &[u8]) -> Result<Vec<u8>, RecordError> {
+    let mut r = Reader::new(bytes);
+    let header = Header::decode(object, &mut r)?;
+    r.bytes(object.extra_len())?;
+    let (aad, sealed) = bytes.split_at(r.position());
+    if sealed.len() < TAG_LEN {
+        return Err(r.error("truncated").into());
+    }
+    let mut body = sealed.to_vec();
+    let plain = subkey.object_key(&header.salt).open(0, aad, &mut body)?;
+    match header.detail {
+        COMPRESSION_NONE => Ok(plain.to_vec()),
+        COMPRESSION_ZSTD => decompress_body(plain),
+        _ => Err(r.error("unknown compression").into()),
+    }
+}
+
+fn decompress_body(plain: &[u8]) -> Result<Vec<u8>, RecordError> {
+    let mut r = Reader::new(plain);
+    let len = r.u32()? as usize;
+    if len > RECORD_LEN_MAX {
+        return Err(r.error("record too long").into());
+    }
+    let packed = r.bytes(r.remaining())?;
+    Ok(compress::decompress(packed, len)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_record_opens_only_as_it_was_sealed(plain in proptest::collection::vec(0u8..4, 0..300), bit: usize) {
+            let key = Secret::from_bytes([3; 32]);
+            let sealed = seal_record(ObjectType::Snapshot, &key, &[], &plain).expect("random bytes can be had");
+            prop_assert_eq!(open_record(ObjectType::Snapshot, &key, &sealed), Ok(plain));
+            prop_assert!(open_record(ObjectType::Segment, &key, &sealed).is_err());
+            prop_assert!(open_record(ObjectType::Snapshot, &Secret::from_bytes([4; 32]), &sealed).is_err());
+            let mut flipped = sealed.clone();
+            flipped[bit / 8 % sealed.len()] ^= 1 << (bit % 8);
+            prop_assert!(open_record(ObjectType::Snapshot, &key, &flipped).is_err());
+        }
+
+        #[test]
+        fn opening_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let key = Secret::from_bytes([3; 32]);
+            prop_assert!(open_record(ObjectType::Key, &key, &bytes).is_err());
+        }
+    }
+}

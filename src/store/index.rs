@@ -1,0 +1,398 @@
+//! The index: chunk id -> place, in SQLite, one file for each repository in the local cache. Never the truth: it is fed
+//! by index segments, and by pack footers when those are gone; the file can be deleted at any time.
+//!
+//! A pack is `published` once an index segment in storage lists it. Packs of this machine that were uploaded by a run
+//! which then died stay here unpublished; the next writer lists them in its own segment and so takes them over.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::index_segment::PackEntry;
+use super::pack::Role;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{ChunkId, PackId, RepositoryId, SegmentId};
+
+/// Raised when the tables change; an older file is thrown away and rebuilt.
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE segments (no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
+    CREATE TABLE packs (no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, role INTEGER NOT NULL, len INTEGER NOT NULL);
+    CREATE TABLE segment_packs (segment INTEGER NOT NULL, pack INTEGER NOT NULL, PRIMARY KEY (segment, pack)) WITHOUT ROWID;
+    CREATE INDEX pack_segments ON segment_packs (pack);
+    CREATE TABLE frames (no INTEGER PRIMARY KEY, pack INTEGER NOT NULL, offset INTEGER NOT NULL,
+        sealed_len INTEGER NOT NULL, kind INTEGER NOT NULL, plain_len INTEGER NOT NULL);
+    CREATE INDEX pack_frames ON frames (pack);
+    CREATE TABLE chunks (id BLOB NOT NULL, frame INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL,
+        PRIMARY KEY (id, frame)) WITHOUT ROWID;
+";
+
+/// A frame and where it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FramePlace {
+    /// The pack.
+    pub pack: PackId,
+    /// Where in the pack.
+    pub offset: u64,
+    /// Length of the sealed bytes.
+    pub sealed_len: u64,
+    /// Length of the plain text.
+    pub plain_len: u64,
+    /// Kind as stored.
+    pub kind: u8,
+    /// Role of the pack.
+    pub role: Role,
+}
+
+/// Where a chunk lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkPlace {
+    /// The frame that holds it.
+    pub frame: FramePlace,
+    /// Where in the frame's plain text.
+    pub offset: u64,
+    /// Its length.
+    pub len: u64,
+}
+
+/// Totals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IndexTotals {
+    /// Packs.
+    pub packs: u64,
+    /// Bytes of packs.
+    pub pack_bytes: u64,
+    /// Places of chunks; a chunk stored twice counts twice.
+    pub chunks: u64,
+    /// Plain bytes of those.
+    pub chunk_bytes: u64,
+}
+
+/// The local index of one repository.
+pub struct Index {
+    connection: Mutex<Connection>,
+    path: Option<PathBuf>,
+    /// The file did not exist or was unusable and begins empty.
+    pub is_new: bool,
+}
+
+fn failed(cause: rusqlite::Error) -> Error {
+    let full = cause.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+    let error = Error::new(ErrorKind::Environment, "The local index can't be used").cause(cause);
+    error.hint(if full {
+        "Free some space in the cache directory, or choose another with --cache-dir"
+    } else {
+        "Delete the cache directory of this repository; it is rebuilt by the next run"
+    })
+}
+
+impl Index {
+    /// Opens the index below `cache`, or begins an empty one where there is none or a damaged one.
+    ///
+    /// # Errors
+    /// When the directory can't be written.
+    pub fn open(cache: &Path, repository: RepositoryId) -> Result<Self> {
+        let directory = cache.join(repository.to_hex());
+        crate::durable::create_directories(&directory)
+            .map_err(|cause| Error::io(format!("The cache directory {} can't be made", directory.display()), cause))?;
+        let path = directory.join("index.sqlite");
+        if let Some(connection) = Self::open_existing(&path) {
+            return Ok(Self { connection: Mutex::new(connection), path: Some(path), is_new: false });
+        }
+        remove_files(&path);
+        let connection = Connection::open(&path).and_then(prepare).map_err(failed)?;
+        connection.execute_batch(SCHEMA).map_err(failed)?;
+        connection.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
+        Ok(Self { connection: Mutex::new(connection), path: Some(path), is_new: true })
+    }
+
+    /// An index that lives in memory: for tests and for readers without a cache.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn in_memory() -> Result<Self> {
+        let connection = Connection::open_in_memory().map_err(failed)?;
+        connection.execute_batch(SCHEMA).map_err(failed)?;
+        Ok(Self { connection: Mutex::new(connection), path: None, is_new: true })
+    }
+
+    fn open_existing(path: &Path) -> Option<Connection> {
+        if !path.exists() {
+            return None;
+        }
+        let connection = Connection::open(path).and_then(prepare).ok()?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).ok()?;
+        let _packs: u64 = connection.query_row("SELECT count(*) FROM segments", [], |row| row.get(0)).ok()?;
+        (version == SCHEMA_VERSION).then_some(connection)
+    }
+
+    /// A damaged file is thrown away, so that the next run begins a new one.
+    fn failed(&self, cause: rusqlite::Error) -> Error {
+        let code = cause.sqlite_error_code();
+        let damaged = matches!(code, Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase));
+        match &self.path {
+            Some(path) if damaged => {
+                remove_files(path);
+                failed(cause)
+                    .hint("It was damaged and has been thrown away; run the same command again, the index is rebuilt")
+            }
+            _ => failed(cause),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The segments that were taken in.
+    ///
+    /// # Errors
+    /// From SQLite, as everything below.
+    pub fn segments(&self) -> Result<HashSet<SegmentId>> {
+        let connection = self.lock();
+        let mut statement = connection.prepare("SELECT id FROM segments").map_err(|cause| self.failed(cause))?;
+        let rows = statement.query_map([], |row| row.get::<_, [u8; 32]>(0)).map_err(|cause| self.failed(cause))?;
+        rows.map(|id| id.map(SegmentId::from_bytes).map_err(|cause| self.failed(cause))).collect()
+    }
+
+    /// The packs that are known.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn packs(&self) -> Result<HashSet<PackId>> {
+        let connection = self.lock();
+        let mut statement = connection.prepare("SELECT id FROM packs").map_err(|cause| self.failed(cause))?;
+        let rows = statement.query_map([], |row| row.get::<_, [u8; 32]>(0)).map_err(|cause| self.failed(cause))?;
+        rows.map(|id| id.map(PackId::from_bytes).map_err(|cause| self.failed(cause))).collect()
+    }
+
+    /// Whether a pack is known.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn knows_pack(&self, id: &PackId) -> Result<bool> {
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare_cached("SELECT 1 FROM packs WHERE id = ?").map_err(|cause| self.failed(cause))?;
+        statement.exists([id.as_bytes()]).map_err(|cause| self.failed(cause))
+    }
+
+    /// Takes in a segment.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn add_segment(&self, id: SegmentId, packs: &[PackEntry]) -> Result<()> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction().map_err(|cause| self.failed(cause))?;
+        let segment = insert_segment(&transaction, id).map_err(|cause| self.failed(cause))?;
+        for entry in packs {
+            let pack = insert_pack(&transaction, entry).map_err(|cause| self.failed(cause))?;
+            insert_segment_pack(&transaction, segment, pack).map_err(|cause| self.failed(cause))?;
+        }
+        transaction.commit().map_err(|cause| self.failed(cause))
+    }
+
+    /// Takes in one pack that no segment lists yet.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn add_pack(&self, entry: &PackEntry) -> Result<()> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction().map_err(|cause| self.failed(cause))?;
+        insert_pack(&transaction, entry).map_err(|cause| self.failed(cause))?;
+        transaction.commit().map_err(|cause| self.failed(cause))
+    }
+
+    /// Notes that the segment `id`, which is in storage now, lists `packs`.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn publish(&self, id: SegmentId, packs: &[PackId]) -> Result<()> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction().map_err(|cause| self.failed(cause))?;
+        let segment = insert_segment(&transaction, id).map_err(|cause| self.failed(cause))?;
+        for pack in packs {
+            let no = pack_no(&transaction, pack).map_err(|cause| self.failed(cause))?;
+            if let Some(no) = no {
+                insert_segment_pack(&transaction, segment, no).map_err(|cause| self.failed(cause))?;
+            }
+        }
+        transaction.commit().map_err(|cause| self.failed(cause))
+    }
+
+    /// Forgets segments that are gone from storage. Packs that no other segment lists become unpublished.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn remove_segments(&self, gone: &[SegmentId]) -> Result<()> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction().map_err(|cause| self.failed(cause))?;
+        for id in gone {
+            let id = id.as_bytes();
+            transaction
+                .execute("DELETE FROM segment_packs WHERE segment IN (SELECT no FROM segments WHERE id = ?)", [id])
+                .and_then(|_| transaction.execute("DELETE FROM segments WHERE id = ?", [id]))
+                .map_err(|cause| self.failed(cause))?;
+        }
+        transaction.commit().map_err(|cause| self.failed(cause))
+    }
+
+    /// Forgets packs that are gone from storage, with all their chunks.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn remove_packs(&self, gone: &[PackId]) -> Result<()> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction().map_err(|cause| self.failed(cause))?;
+        for id in gone {
+            let Some(no) = pack_no(&transaction, id).map_err(|cause| self.failed(cause))? else { continue };
+            for statement in [
+                "DELETE FROM chunks WHERE frame IN (SELECT no FROM frames WHERE pack = ?)",
+                "DELETE FROM frames WHERE pack = ?",
+                "DELETE FROM segment_packs WHERE pack = ?",
+                "DELETE FROM packs WHERE no = ?",
+            ] {
+                transaction.execute(statement, [no]).map_err(|cause| self.failed(cause))?;
+            }
+        }
+        transaction.commit().map_err(|cause| self.failed(cause))
+    }
+
+    /// Packs that no segment lists, and their lengths.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn unpublished(&self) -> Result<Vec<(PackId, u64)>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare("SELECT id, len FROM packs WHERE no NOT IN (SELECT pack FROM segment_packs) ORDER BY no")
+            .map_err(|cause| self.failed(cause))?;
+        let rows = statement
+            .query_map([], |row| Ok((PackId::from_bytes(row.get(0)?), row.get(1)?)))
+            .map_err(|cause| self.failed(cause))?;
+        rows.map(|row| row.map_err(|cause| self.failed(cause))).collect()
+    }
+
+    /// Which of `ids` are stored: one answer each, in order.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn contains(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare_cached("SELECT 1 FROM chunks WHERE id = ?").map_err(|cause| self.failed(cause))?;
+        ids.iter().map(|id| statement.exists([id.as_bytes()]).map_err(|cause| self.failed(cause))).collect()
+    }
+
+    /// Where `ids` lie: one answer each, in order. Of several places the first pack that was taken in.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn places(&self, ids: &[ChunkId]) -> Result<Vec<Option<ChunkPlace>>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT p.id, p.role, f.offset, f.sealed_len, f.kind, f.plain_len, c.offset, c.len
+                 FROM chunks c JOIN frames f ON f.no = c.frame JOIN packs p ON p.no = f.pack
+                 WHERE c.id = ? ORDER BY c.frame LIMIT 1",
+            )
+            .map_err(|cause| self.failed(cause))?;
+        ids.iter()
+            .map(|id| statement.query_row([id.as_bytes()], place).optional().map_err(|cause| self.failed(cause)))
+            .collect()
+    }
+
+    /// Totals over everything that is known.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn totals(&self) -> Result<IndexTotals> {
+        let connection = self.lock();
+        connection
+            .query_row(
+                "SELECT (SELECT count(*) FROM packs), (SELECT coalesce(sum(len), 0) FROM packs),
+                        (SELECT count(*) FROM chunks), (SELECT coalesce(sum(plain_len), 0) FROM frames)",
+                [],
+                |row| {
+                    let (packs, pack_bytes) = (row.get(0)?, row.get(1)?);
+                    Ok(IndexTotals { packs, pack_bytes, chunks: row.get(2)?, chunk_bytes: row.get(3)? })
+                },
+            )
+            .map_err(|cause| self.failed(cause))
+    }
+}
+
+fn remove_files(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let _was_not_there = std::fs::remove_file(with_suffix(path, suffix));
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn prepare(connection: Connection) -> rusqlite::Result<Connection> {
+    connection.busy_timeout(std::time::Duration::from_secs(60))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // A power cut may cost the last transactions of a cache, never its soundness.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "cache_size", -16 * 1024)?;
+    Ok(connection)
+}
+
+fn insert_segment(transaction: &Transaction<'_>, id: SegmentId) -> rusqlite::Result<i64> {
+    transaction.execute("INSERT OR IGNORE INTO segments (id) VALUES (?)", [id.as_bytes()])?;
+    transaction.query_row("SELECT no FROM segments WHERE id = ?", [id.as_bytes()], |row| row.get(0))
+}
+
+fn insert_segment_pack(transaction: &Transaction<'_>, segment: i64, pack: i64) -> rusqlite::Result<()> {
+    transaction.execute("INSERT OR IGNORE INTO segment_packs VALUES (?, ?)", [segment, pack]).map(drop)
+}
+
+fn pack_no(transaction: &Transaction<'_>, id: &PackId) -> rusqlite::Result<Option<i64>> {
+    transaction.query_row("SELECT no FROM packs WHERE id = ?", [id.as_bytes()], |row| row.get(0)).optional()
+}
+
+/// Inserts a pack with its frames and chunks, unless it is known already.
+fn insert_pack(transaction: &Transaction<'_>, entry: &PackEntry) -> rusqlite::Result<i64> {
+    if let Some(no) = pack_no(transaction, &entry.id)? {
+        return Ok(no);
+    }
+    transaction.execute(
+        "INSERT INTO packs (id, role, len) VALUES (?, ?, ?)",
+        params![entry.id.as_bytes(), entry.role as u8, entry.len],
+    )?;
+    let pack = transaction.last_insert_rowid();
+    let mut add_frame = transaction
+        .prepare_cached("INSERT INTO frames (pack, offset, sealed_len, kind, plain_len) VALUES (?, ?, ?, ?, ?)")?;
+    let mut add_chunk = transaction.prepare_cached("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?)")?;
+    for frame in &entry.frames {
+        add_frame.execute(params![pack, frame.offset, frame.sealed_len, frame.kind as u8, frame.plain_len])?;
+        let no = transaction.last_insert_rowid();
+        let mut offset = 0;
+        for (id, len) in &frame.chunks {
+            add_chunk.execute(params![id.as_bytes(), no, offset, len])?;
+            offset += len;
+        }
+    }
+    Ok(pack)
+}
+
+fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<ChunkPlace> {
+    let role = Role::from_byte(row.get(1)?).ok_or(rusqlite::Error::InvalidQuery)?;
+    let frame = FramePlace {
+        pack: PackId::from_bytes(row.get(0)?),
+        role,
+        offset: row.get(2)?,
+        sealed_len: row.get(3)?,
+        kind: row.get(4)?,
+        plain_len: row.get(5)?,
+    };
+    Ok(ChunkPlace { frame, offset: row.get(6)?, len: row.get(7)? })
+}

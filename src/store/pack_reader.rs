@@ -1,0 +1,223 @@
+//! Reading packs: footers, frames, and many chunks at once in pack order.
+
+use std::ops::Range;
+
+use super::envelope::{HEADER_LEN, Header, ObjectType};
+use super::pack::{self, Frame, FrameKind, Role, TRAILER_LEN};
+use crate::codec::{DecodeError, Reader};
+use crate::compress::{self, DecompressError};
+use crate::crypto::{OpenError, Purpose, SealKey, Secret};
+use crate::id::ChunkId;
+use crate::storage::{ObjectKey, Storage, StorageError};
+
+/// The subkeys that packs need.
+pub struct PackKeys {
+    chunk_id: Secret,
+    content: Secret,
+    tree: Secret,
+    index: Secret,
+}
+
+impl PackKeys {
+    /// Derives them.
+    #[must_use]
+    pub fn new(master: &Secret) -> Self {
+        Self {
+            chunk_id: master.subkey(Purpose::ChunkId),
+            content: master.subkey(Purpose::Content),
+            tree: master.subkey(Purpose::Tree),
+            index: master.subkey(Purpose::Index),
+        }
+    }
+
+    /// The subkey that seals frames of packs of `role`.
+    #[must_use]
+    pub fn frames(&self, role: Role) -> &Secret {
+        match role {
+            Role::Content => &self.content,
+            Role::Tree => &self.tree,
+        }
+    }
+
+    /// The subkey that seals footers and segments.
+    #[must_use]
+    pub fn index(&self) -> &Secret {
+        &self.index
+    }
+
+    /// The id of a chunk.
+    #[must_use]
+    pub fn chunk_id(&self, bytes: &[u8]) -> ChunkId {
+        ChunkId::from_bytes(*blake3::keyed_hash(self.chunk_id.as_bytes(), bytes).as_bytes())
+    }
+}
+
+/// Why a part of a pack can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// A record in it is malformed.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// It was changed, or is of another repository.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A frame holds something else than it says.
+    #[error(transparent)]
+    Decompress(#[from] DecompressError),
+    /// A chunk is not what its id says.
+    #[error("chunk {0} is not what its id says")]
+    WrongChunk(ChunkId),
+    /// Frames and footer do not fill it.
+    #[error("the footer does not describe the pack")]
+    WrongFooter,
+    /// It can't be had.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Opens frames of one pack.
+pub struct FrameOpener {
+    key: SealKey,
+}
+
+impl FrameOpener {
+    /// From the first 44 bytes of the pack.
+    ///
+    /// # Errors
+    /// When they are no pack header.
+    pub fn new(header: &[u8], keys: &PackKeys) -> Result<Self, PackError> {
+        let mut r = Reader::new(header);
+        let header = Header::decode(ObjectType::Pack, &mut r)?;
+        let role = Role::from_byte(header.detail).ok_or_else(|| r.error("unknown role"))?;
+        Ok(Self { key: keys.frames(role).object_key(&header.salt) })
+    }
+
+    /// The plain text of a frame, into `plain`.
+    ///
+    /// # Errors
+    /// When a bit of it, or of what is believed of it, differs from what was sealed.
+    pub fn open(
+        &self,
+        offset: u64,
+        kind: FrameKind,
+        plain_len: u64,
+        mut sealed: Vec<u8>,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), PackError> {
+        let body = self.key.open(offset, &pack::frame_aad(kind, plain_len), &mut sealed)?;
+        let plain_len = usize::try_from(plain_len).map_err(|_| PackError::WrongFooter)?;
+        match kind {
+            FrameKind::Raw if body.len() == plain_len => {
+                plain.clear();
+                plain.extend_from_slice(body);
+                Ok(())
+            }
+            FrameKind::Raw => Err(PackError::WrongFooter),
+            FrameKind::Zstd => Ok(compress::decompress_into(body, plain_len, plain)?),
+        }
+    }
+}
+
+/// Compares every chunk of a frame with its id.
+///
+/// # Errors
+/// Names the first chunk that differs.
+pub fn verify_chunks(frame: &Frame, plain: &[u8], keys: &PackKeys) -> Result<(), PackError> {
+    let mut rest = plain;
+    for (id, len) in &frame.chunks {
+        let len = usize::try_from(*len).map_err(|_| PackError::WrongFooter)?;
+        let (chunk, after) = rest.split_at_checked(len).ok_or(PackError::WrongFooter)?;
+        if keys.chunk_id(chunk) != *id {
+            return Err(PackError::WrongChunk(*id));
+        }
+        rest = after;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(PackError::WrongFooter) }
+}
+
+/// The frames that a whole pack in memory lists.
+///
+/// # Errors
+/// When header, trailer or footer are not what they should be.
+pub fn footer_of(bytes: &[u8], keys: &PackKeys) -> Result<Vec<Frame>, PackError> {
+    let len = bytes.len() as u64;
+    let trailer = bytes.len().checked_sub(TRAILER_LEN).ok_or(PackError::WrongFooter)?;
+    let footer_len = pack::decode_trailer(&bytes[trailer..], len)?;
+    let start = trailer - usize::try_from(footer_len).map_err(|_| PackError::WrongFooter)?;
+    Ok(open_footer(&bytes[..HEADER_LEN], &bytes[start..trailer], len, keys)?.1)
+}
+
+/// Role and frames of a pack in storage, by reading its ends only.
+///
+/// # Errors
+/// From the storage, and as [`footer_of`].
+pub fn read_footer(
+    storage: &dyn Storage,
+    key: &ObjectKey,
+    len: u64,
+    keys: &PackKeys,
+) -> Result<(Role, Vec<Frame>), PackError> {
+    let end = len.checked_sub(TRAILER_LEN as u64).ok_or(PackError::WrongFooter)?;
+    let header = storage.get_range(key, 0..HEADER_LEN as u64)?;
+    let footer_len = pack::decode_trailer(&storage.get_range(key, end..len)?, len)?;
+    let footer = storage.get_range(key, end - footer_len..end)?;
+    open_footer(&header, &footer, len, keys)
+}
+
+fn open_footer(header: &[u8], footer: &[u8], pack_len: u64, keys: &PackKeys) -> Result<(Role, Vec<Frame>), PackError> {
+    let mut r = Reader::new(header);
+    let head = Header::decode(ObjectType::Pack, &mut r)?;
+    let role = Role::from_byte(head.detail).ok_or_else(|| r.error("unknown role"))?;
+    let footer_len = footer.len() as u64;
+    let position = pack_len - TRAILER_LEN as u64 - footer_len;
+    let mut sealed = footer.to_vec();
+    let plain = keys.index().object_key(&head.salt).open(position, header, &mut sealed)?;
+    let frames = pack::decode_footer(plain)?;
+    if pack::frames_fill(&frames, pack_len, footer_len) { Ok((role, frames)) } else { Err(PackError::WrongFooter) }
+}
+
+/// Two reads of one pack are joined when no more than this lies between them: a request costs more than so many bytes.
+pub const GAP_LEN_MAX: u64 = 64 << 10;
+/// A joined read is no longer than this, so that several can be under way in little memory.
+pub const READ_LEN_MAX: u64 = 4 << 20;
+
+/// Joins neighbouring frames of one pack, given in order as (offset, length), into ranges to read. Each item says how
+/// many frames it covers.
+#[must_use]
+pub fn coalesce(frames: &[(u64, u64)]) -> Vec<(Range<u64>, usize)> {
+    let mut reads: Vec<(Range<u64>, usize)> = Vec::new();
+    for (offset, len) in frames {
+        let end = offset + len;
+        match reads.last_mut() {
+            Some((range, count)) if *offset <= range.end + GAP_LEN_MAX && end - range.start <= READ_LEN_MAX => {
+                range.end = range.end.max(end);
+                *count += 1;
+            }
+            _ => reads.push((*offset..end, 1)),
+        }
+    }
+    reads
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_frames_are_read_together_and_far_ones_apart() {
+        let reads = coalesce(&[(44, 100), (144, 100), (100_000, 50), (150_000, 10), (1 << 30, 5)]);
+        assert_eq!(
+            reads,
+            vec![(44..244, 2), (100_000..150_010, 2), (1 << 30..(1 << 30) + 5, 1)]
+                .into_iter()
+                .map(|(range, count): (Range<u64>, usize)| (range, count))
+                .collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_read_stays_below_its_longest_length() {
+        let frames: Vec<_> = (0..20).map(|n| (n << 20, 1 << 20)).collect();
+        assert!(coalesce(&frames).iter().all(|(range, _)| range.end - range.start <= READ_LEN_MAX));
+    }
+}

@@ -1,0 +1,150 @@
+//! Filling packs: frames in, sealed objects out, each read back before it is trusted.
+
+use super::envelope::{HEADER_LEN, Header, ObjectType, no_random};
+use super::index_segment::PackEntry;
+use super::pack::{self, Frame, FrameKind, Role, TRAILER_LEN};
+use super::pack_reader::{self, PackKeys};
+use crate::compress;
+use crate::crypto::{self, SealKey};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{ChunkId, PackId};
+
+/// Chunks that are going to be one frame.
+#[derive(Debug, Default)]
+pub struct OpenFrame {
+    plain: Vec<u8>,
+    chunks: Vec<(ChunkId, u64)>,
+}
+
+impl OpenFrame {
+    /// Appends a chunk.
+    pub fn push(&mut self, id: ChunkId, bytes: &[u8]) {
+        self.plain.extend_from_slice(bytes);
+        self.chunks.push((id, bytes.len() as u64));
+    }
+
+    /// Plain length so far.
+    #[must_use]
+    pub fn plain_len(&self) -> usize {
+        self.plain.len()
+    }
+
+    /// Chunks so far.
+    #[must_use]
+    pub fn chunk_count(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Compresses it, unless that doesn't pay.
+    #[must_use]
+    pub fn compress(self) -> PackedFrame {
+        let plain_len = self.plain.len() as u64;
+        match compress::compress(&self.plain) {
+            Some(bytes) => PackedFrame { kind: FrameKind::Zstd, plain_len, bytes, chunks: self.chunks },
+            None => PackedFrame { kind: FrameKind::Raw, plain_len, bytes: self.plain, chunks: self.chunks },
+        }
+    }
+}
+
+/// A frame that is ready to be sealed.
+#[derive(Debug)]
+pub struct PackedFrame {
+    kind: FrameKind,
+    plain_len: u64,
+    bytes: Vec<u8>,
+    chunks: Vec<(ChunkId, u64)>,
+}
+
+/// A pack that is being filled, in memory.
+#[must_use = "an unfinished pack is discarded"]
+pub struct PackWriter {
+    role: Role,
+    header: Vec<u8>,
+    frame_key: SealKey,
+    footer_key: SealKey,
+    bytes: Vec<u8>,
+    frames: Vec<Frame>,
+}
+
+impl PackWriter {
+    /// An empty pack with a fresh salt.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn new(role: Role, keys: &PackKeys) -> Result<Self> {
+        let header = Header { detail: role as u8, salt: crypto::random().map_err(no_random)? };
+        let frame_key = keys.frames(role).object_key(&header.salt);
+        let footer_key = keys.index().object_key(&header.salt);
+        let header = header.encode(ObjectType::Pack);
+        Ok(Self { role, bytes: header.clone(), header, frame_key, footer_key, frames: Vec::new() })
+    }
+
+    /// Length so far.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Seals a frame and appends it.
+    pub fn push(&mut self, frame: PackedFrame) {
+        let PackedFrame { kind, plain_len, mut bytes, chunks } = frame;
+        let offset = self.len();
+        self.frame_key.seal(offset, &pack::frame_aad(kind, plain_len), &mut bytes);
+        self.bytes.extend_from_slice(&bytes);
+        self.frames.push(Frame { offset, sealed_len: bytes.len() as u64, kind, plain_len, chunks });
+    }
+
+    /// Appends footer and trailer.
+    pub fn finish(mut self) -> FinishedPack {
+        let mut footer = pack::encode_footer(&self.frames);
+        self.footer_key.seal(self.bytes.len() as u64, &self.header, &mut footer);
+        self.bytes.extend_from_slice(&footer);
+        let footer_len = u32::try_from(footer.len()).expect("a footer is shorter than FOOTER_LEN_MAX");
+        self.bytes.extend_from_slice(&pack::encode_trailer(footer_len));
+        let id = PackId::from_bytes(*blake3::hash(&self.bytes).as_bytes());
+        let entry = PackEntry { id, role: self.role, len: self.bytes.len() as u64, frames: self.frames };
+        FinishedPack { entry, bytes: self.bytes }
+    }
+}
+
+/// A whole pack that is not in storage yet.
+pub struct FinishedPack {
+    /// What the index will know of it.
+    pub entry: PackEntry,
+    /// The object.
+    pub bytes: Vec<u8>,
+}
+
+impl FinishedPack {
+    /// Reads everything back out of the finished bytes: footer and every chunk. A flipped bit in memory or a fault in
+    /// a library is found now and not at the restore.
+    ///
+    /// # Errors
+    /// `Bug` when anything differs from what was put in.
+    pub fn read_back(&self, keys: &PackKeys) -> Result<()> {
+        let differs = || {
+            Error::new(
+                ErrorKind::Bug,
+                format!("Pack {} is not what was written: nothing of it was published", self.entry.id),
+            )
+            .hint("Run the backup again; if it happens again, test the memory of this machine")
+        };
+        let frames = pack_reader::footer_of(&self.bytes, keys).map_err(|cause| differs().cause(cause))?;
+        if frames != self.entry.frames {
+            return Err(differs());
+        }
+        let opener =
+            pack_reader::FrameOpener::new(&self.bytes[..HEADER_LEN], keys).map_err(|cause| differs().cause(cause))?;
+        let mut plain = Vec::new();
+        for frame in &frames {
+            let start = usize::try_from(frame.offset).map_err(|_| differs())?;
+            let end = usize::try_from(frame.offset + frame.sealed_len).map_err(|_| differs())?;
+            opener
+                .open(frame.offset, frame.kind, frame.plain_len, self.bytes[start..end].to_vec(), &mut plain)
+                .and_then(|()| pack_reader::verify_chunks(frame, &plain, keys))
+                .map_err(|cause| differs().cause(cause))?;
+        }
+        debug_assert!(self.bytes.len() > HEADER_LEN + TRAILER_LEN);
+        Ok(())
+    }
+}

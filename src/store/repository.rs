@@ -1,0 +1,355 @@
+//! A repository: config, keys, index and storage wired together.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::chunk_reader::ChunkReader;
+use super::config::{Config, ConfigHead};
+use super::envelope::{self, ObjectType, no_random};
+use super::index::Index;
+use super::index_segment::{self, PackEntry};
+use super::keyring::{self, KeyInfo, Unlock};
+use super::pack_reader::{self, PackKeys};
+use super::writer::Writer;
+use crate::chunker::{Chunker, Gear, Profile};
+use crate::crypto::{self, Purpose, Secret};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{KeyId, PackId, RepositoryId, SegmentId, SnapshotId};
+use crate::observer::{Context, Counter, Problem};
+use crate::storage::{ObjectKey, ObjectKind, Storage, StorageErrorKind};
+
+/// An open repository. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Repository {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) storage: Box<dyn Storage>,
+    pub(super) head: ConfigHead,
+    pub(super) config: Config,
+    pub(super) keys: PackKeys,
+    pub(super) index: Index,
+    record: Secret,
+    component: Secret,
+    gear: Gear,
+    master: Secret,
+    key: KeyInfo,
+}
+
+/// Whether there is a repository at a storage.
+///
+/// # Errors
+/// From the storage.
+pub fn exists(storage: &dyn Storage) -> Result<bool> {
+    match storage.len(&ObjectKey::Config) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == StorageErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn exists_already(location: &str) -> Error {
+    Error::new(ErrorKind::RepositoryExists, format!("There is a repository at {location} already"))
+        .hint("Use it as it is, or choose another location")
+}
+
+impl Repository {
+    /// Creates a repository with one key. The config is published last: a crash before leaves no repository.
+    ///
+    /// # Errors
+    /// `RepositoryExists`, or from the storage.
+    pub fn create(storage: &dyn Storage, unlock: &Unlock, label: &str, now: Timestamp) -> Result<RepositoryId> {
+        if exists(storage)? {
+            return Err(exists_already(&storage.location()));
+        }
+        let master = Secret::random().map_err(no_random)?;
+        let head =
+            ConfigHead { repository: RepositoryId::from_bytes(crypto::random().map_err(no_random)?), features: 0 };
+        let config = Config::new(now).seal(head, &master)?;
+        let key = keyring::add(storage, &master, unlock, label, now)?;
+        match storage.put_new(&ObjectKey::Config, &config) {
+            Ok(()) => Ok(head.repository),
+            Err(error) => {
+                // Another process was faster, or the storage failed: our key would open nothing.
+                let _left_behind_at_worst = storage.delete(&ObjectKey::Key(key));
+                if error.kind() == StorageErrorKind::Exists {
+                    return Err(exists_already(&storage.location()));
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Opens a repository. `cache` is the directory of local caches; without one the index lives in memory.
+    ///
+    /// # Errors
+    /// `NoRepository`, `WrongKey`, `UnsupportedFormat`, `Damaged`, or from storage and cache.
+    pub fn open(storage: Box<dyn Storage>, unlock: &Unlock, cache: Option<&Path>) -> Result<Self> {
+        let object = storage.get(&ObjectKey::Config).map_err(|error| match error.kind() {
+            StorageErrorKind::NotFound => {
+                Error::new(ErrorKind::NoRepository, format!("There is no repository at {}", storage.location()))
+                    .hint("Create one with `compline init`, or correct the location (-r, COMPLINE_REPO, or the plan)")
+            }
+            _ => error.into(),
+        })?;
+        let head = ConfigHead::read(&object)?;
+        let opened = keyring::open(storage.as_ref(), unlock)?;
+        let master = opened.master;
+        let config = Config::open(&object, &master)?;
+        let index = match cache {
+            Some(cache) => Index::open(cache, head.repository)?,
+            None => Index::in_memory()?,
+        };
+        let inner = Inner {
+            keys: PackKeys::new(&master),
+            record: master.subkey(Purpose::Record),
+            component: master.subkey(Purpose::Component),
+            gear: Gear::new(master.subkey(Purpose::Chunker).as_bytes()),
+            key: opened.info,
+            storage,
+            head,
+            config,
+            index,
+            master,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Its random name.
+    #[must_use]
+    pub fn id(&self) -> RepositoryId {
+        self.inner.head.repository
+    }
+
+    /// The storage it lies in.
+    #[must_use]
+    pub fn storage(&self) -> &dyn Storage {
+        self.inner.storage.as_ref()
+    }
+
+    /// The local index.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.inner.index
+    }
+
+    /// A chunker with the repository's secret cut points.
+    #[must_use]
+    pub fn chunker(&self, profile: Profile) -> Chunker {
+        Chunker::new(self.inner.gear.clone(), profile)
+    }
+
+    /// 32 secret bytes bound to this repository and `label`.
+    #[must_use]
+    pub fn component_secret(&self, label: &str) -> [u8; 32] {
+        self.inner.component.derive(label)
+    }
+
+    /// The id that `bytes` have as a chunk.
+    #[must_use]
+    pub fn chunk_id(&self, bytes: &[u8]) -> crate::id::ChunkId {
+        self.inner.keys.chunk_id(bytes)
+    }
+
+    /// Its keys.
+    ///
+    /// # Errors
+    /// From the storage, and for damaged key objects.
+    pub fn list_keys(&self) -> Result<Vec<KeyInfo>> {
+        keyring::list(self.storage(), &self.inner.key)
+    }
+
+    /// Adds a key.
+    ///
+    /// # Errors
+    /// From the storage, or when the passphrase is empty.
+    pub fn add_key(&self, unlock: &Unlock, label: &str, now: Timestamp) -> Result<KeyId> {
+        keyring::add(self.storage(), &self.inner.master, unlock, label, now)
+    }
+
+    /// Removes a key; never the last one.
+    ///
+    /// # Errors
+    /// `Usage` for the last key, `NotFound`.
+    pub fn remove_key(&self, id: KeyId) -> Result<()> {
+        keyring::remove(self.storage(), id)
+    }
+
+    /// The key that opened it.
+    #[must_use]
+    pub fn current_key(&self) -> &KeyInfo {
+        &self.inner.key
+    }
+
+    /// Brings the index up to date with the segments in storage. A segment that can't be read is a problem; what it
+    /// listed is taken from the packs themselves.
+    ///
+    /// # Errors
+    /// From storage and index.
+    pub fn refresh(&self, context: &Context<'_>) -> Result<()> {
+        let known = self.index().segments()?;
+        let listed = self.list_segments()?;
+        let gone: Vec<SegmentId> = known.difference(&listed).copied().collect();
+        self.index().remove_segments(&gone)?;
+        let mut incomplete = self.index().is_new || !gone.is_empty();
+        for id in listed.difference(&known) {
+            context.go_on()?;
+            match self.read_segment(*id) {
+                Ok(packs) => self.index().add_segment(*id, &packs)?,
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    context.observer.problem(Problem::new(ObjectKey::Segment(*id).path(), error.chain()));
+                    incomplete = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if incomplete {
+            self.learn_packs(context)?;
+        }
+        Ok(())
+    }
+
+    fn list_segments(&self) -> Result<std::collections::HashSet<SegmentId>> {
+        let listed = self.storage().list(ObjectKind::Segment)?;
+        Ok(listed
+            .into_iter()
+            .filter_map(|row| match row.key {
+                ObjectKey::Segment(id) => Some(id),
+                _ => None,
+            })
+            .collect())
+    }
+
+    pub(super) fn read_segment(&self, id: SegmentId) -> Result<Vec<PackEntry>> {
+        let key = ObjectKey::Segment(id);
+        let damaged = || Error::damaged(format!("Index segment {id} is damaged"));
+        let bytes = self.storage().get(&key)?;
+        if SegmentId::from_bytes(*blake3::hash(&bytes).as_bytes()) != id {
+            return Err(damaged());
+        }
+        let plain = envelope::open_record(ObjectType::Segment, self.inner.keys.index(), &bytes)
+            .map_err(|cause| damaged().cause(cause))?;
+        index_segment::decode(&plain).map_err(|cause| damaged().cause(cause))
+    }
+
+    /// Compares the list of packs with the index: takes in unknown packs from their footers, drops packs that are gone.
+    /// True if the index changed.
+    ///
+    /// # Errors
+    /// From storage and index.
+    pub fn learn_packs(&self, context: &Context<'_>) -> Result<bool> {
+        let mut known = self.index().packs()?;
+        let mut changed = false;
+        for row in self.storage().list(ObjectKind::Pack)? {
+            context.go_on()?;
+            let ObjectKey::Pack(id) = row.key else { continue };
+            if known.remove(&id) {
+                continue;
+            }
+            match self.read_pack_entry(id, row.len) {
+                Ok(entry) => {
+                    self.index().add_pack(&entry)?;
+                    changed = true;
+                }
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    context.observer.problem(Problem::new(row.key.path(), error.chain()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let gone: Vec<PackId> = known.into_iter().collect();
+        self.index().remove_packs(&gone)?;
+        Ok(changed || !gone.is_empty())
+    }
+
+    /// Reads the footer of a pack.
+    ///
+    /// # Errors
+    /// `Damaged` when it is not a whole pack of this repository.
+    pub fn read_pack_entry(&self, id: PackId, len: u64) -> Result<PackEntry> {
+        let key = ObjectKey::Pack(id);
+        let (role, frames) =
+            pack_reader::read_footer(self.storage(), &key, len, &self.inner.keys).map_err(|cause| match cause {
+                pack_reader::PackError::Storage(error) if error.kind() != StorageErrorKind::OutOfRange => error.into(),
+                cause => Error::damaged(format!("The footer of pack {id} is damaged")).cause(cause),
+            })?;
+        Ok(PackEntry { id, role, len, frames })
+    }
+
+    /// Publishes an index segment about `packs`.
+    ///
+    /// # Errors
+    /// From storage and index.
+    pub(super) fn publish_segment(&self, packs: &[PackEntry]) -> Result<u64> {
+        let plain = index_segment::encode(packs);
+        let object = envelope::seal_record(ObjectType::Segment, self.inner.keys.index(), &[], &plain)?;
+        let id = SegmentId::from_bytes(*blake3::hash(&object).as_bytes());
+        self.storage().put_new(&ObjectKey::Segment(id), &object)?;
+        let packs: Vec<PackId> = packs.iter().map(|entry| entry.id).collect();
+        self.index().publish(id, &packs)?;
+        Ok(object.len() as u64)
+    }
+
+    /// Publishes a snapshot record and returns its id. Everything it refers to must be published before.
+    ///
+    /// # Errors
+    /// From the storage.
+    pub fn publish_snapshot(&self, record: &[u8], context: &Context<'_>) -> Result<SnapshotId> {
+        let object = envelope::seal_record(ObjectType::Snapshot, &self.inner.record, &[], record)?;
+        let back = envelope::open_record(ObjectType::Snapshot, &self.inner.record, &object);
+        if back.as_deref() != Ok(record) {
+            return Err(Error::new(ErrorKind::Bug, "The snapshot is not what was written: nothing was published")
+                .hint("Run the backup again; if it happens again, test the memory of this machine"));
+        }
+        let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());
+        self.storage().put_new(&ObjectKey::Snapshot(id), &object)?;
+        context.count(Counter::ObjectsPut, 1);
+        context.count(Counter::BytesStored, object.len() as u64);
+        Ok(id)
+    }
+
+    /// The ids of all published snapshots.
+    ///
+    /// # Errors
+    /// From the storage.
+    pub fn list_snapshots(&self) -> Result<Vec<SnapshotId>> {
+        let listed = self.storage().list(ObjectKind::Snapshot)?;
+        Ok(listed
+            .into_iter()
+            .filter_map(|row| match row.key {
+                ObjectKey::Snapshot(id) => Some(id),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// The record of a snapshot.
+    ///
+    /// # Errors
+    /// `Damaged` when it is not what was published.
+    pub fn read_snapshot(&self, id: SnapshotId) -> Result<Vec<u8>> {
+        let damaged = || Error::damaged(format!("Snapshot {} is damaged", id.short()));
+        let bytes = self.storage().get(&ObjectKey::Snapshot(id))?;
+        if SnapshotId::from_bytes(*blake3::hash(&bytes).as_bytes()) != id {
+            return Err(damaged());
+        }
+        envelope::open_record(ObjectType::Snapshot, &self.inner.record, &bytes).map_err(|cause| damaged().cause(cause))
+    }
+
+    /// A writer of new chunks. In a rehearsal everything is done but the storing.
+    ///
+    /// # Errors
+    /// When threads can't be had, or packs of an earlier run can't be taken over.
+    pub fn writer(&self, rehearsal: bool, context: &Context<'_>) -> Result<Writer> {
+        Writer::new(self.clone(), rehearsal, context)
+    }
+
+    /// A reader of chunks.
+    #[must_use]
+    pub fn reader<'c>(&self, context: Context<'c>) -> ChunkReader<'c> {
+        ChunkReader::new(self.clone(), context)
+    }
+}

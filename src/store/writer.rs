@@ -1,0 +1,363 @@
+//! Writing chunks: look up, gather into frames, compress, seal, fill packs, read back, upload, index.
+//!
+//! ```text
+//! caller: dedup, gather -> [compress] x cores -> pack: order, seal -> upload: read back, put, index
+//! ```
+//! All queues are bounded, so a slow disk slows the caller. A chunk counts as stored when its pack is in storage and in
+//! the local index; until then it is `pending`, so that it is not stored twice. What a crash leaves: packs in storage that
+//! no segment lists. They are harmless; the next writer of this machine finds them in its index and lists them.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::index_segment::PackEntry;
+use super::pack::{FRAME_CHUNK_COUNT_MAX, Role};
+use super::pack_writer::{FinishedPack, OpenFrame, PackWriter, PackedFrame};
+use super::repository::Repository;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::ChunkId;
+use crate::observer::{Context, Counter};
+use crate::pipeline::{self, Receiver, Reorder, Sender, Worker};
+use crate::storage::{ObjectKey, StorageErrorKind};
+
+/// An index segment is published when so many bytes of packs are uploaded: what a crash costs other machines at most.
+const CHECKPOINT_LEN: u64 = 1 << 30;
+/// A segment about more packs than this is split.
+const SEGMENT_PACK_COUNT_MAX: usize = 4096;
+
+struct FrameJob {
+    number: u64,
+    role: Role,
+    frame: OpenFrame,
+}
+
+enum PackJob {
+    Frame(Role, PackedFrame),
+    /// Finish all packs; the frames before it in number are in.
+    Flush,
+}
+
+/// What the threads share.
+#[derive(Default)]
+struct Shared {
+    rehearsal: bool,
+    failure: Mutex<Option<Error>>,
+    pending: Mutex<HashSet<ChunkId>>,
+    uploaded: Mutex<Vec<PackEntry>>,
+    uploaded_bytes: AtomicU64,
+    uploaded_count: AtomicU64,
+}
+
+impl Shared {
+    fn fail(&self, error: Error) {
+        lock(&self.failure).get_or_insert(error);
+    }
+
+    fn check(&self) -> Result<()> {
+        // The failure is given out once; what follows is a closed queue.
+        lock(&self.failure).take().map_or(Ok(()), Err)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes chunks in. Consumed by [`Writer::finish`]; dropped, it stores what is under way and publishes nothing.
+#[must_use = "an unfinished writer publishes nothing"]
+pub struct Writer {
+    repository: Repository,
+    shared: Arc<Shared>,
+    frames: [OpenFrame; 2],
+    next_number: u64,
+    jobs: Option<Sender<FrameJob>>,
+    done: Option<Receiver<()>>,
+    flush: Option<Sender<(u64, PackJob)>>,
+    workers: Vec<Worker>,
+    reported: (u64, u64),
+}
+
+/// What [`Writer::put`] found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PutSummary {
+    /// Chunks that were not stored yet.
+    pub chunks_new: u64,
+    /// Their bytes.
+    pub bytes_new: u64,
+}
+
+impl Writer {
+    pub(super) fn new(repository: Repository, rehearsal: bool, context: &Context<'_>) -> Result<Self> {
+        repository.refresh(context)?;
+        let shared = Arc::new(Shared { rehearsal, ..Shared::default() });
+        if !rehearsal {
+            adopt(&repository, &shared)?;
+        }
+        let cores = pipeline::parallelism();
+        let (jobs, job_queue) = pipeline::bounded::<FrameJob>(cores);
+        let (packed, packed_queue) = pipeline::bounded::<(u64, PackJob)>(cores);
+        let (finished, finished_queue) = pipeline::bounded::<Option<FinishedPack>>(0);
+        let (done_sender, done) = pipeline::bounded::<()>(1);
+        let mut workers = Vec::new();
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            Worker::spawn(name, work).map_err(|cause| Error::io("A thread can't be started", cause))
+        };
+        for _ in 0..cores {
+            let (queue, packed) = (job_queue.clone(), packed.clone());
+            workers.push(spawn("compress", Box::new(move || compress_frames(&queue, &packed)))?);
+        }
+        let (repo, state) = (repository.clone(), shared.clone());
+        workers.push(spawn("pack", Box::new(move || fill_packs(&repo, &state, packed_queue, &finished)))?);
+        let (repo, state) = (repository.clone(), shared.clone());
+        workers.push(spawn("upload", Box::new(move || upload_packs(&repo, &state, &finished_queue, &done_sender)))?);
+        Ok(Self {
+            repository,
+            shared,
+            frames: Default::default(),
+            next_number: 0,
+            jobs: Some(jobs),
+            done: Some(done),
+            flush: Some(packed),
+            workers,
+            reported: (0, 0),
+        })
+    }
+
+    /// Stores those of `chunks` that are not stored yet. Their ids must have been made by
+    /// [`Repository::chunk_id`].
+    ///
+    /// # Errors
+    /// The first failure of any stage.
+    pub fn put<'b>(
+        &mut self,
+        role: Role,
+        chunks: impl Iterator<Item = (ChunkId, &'b [u8])>,
+        context: &Context<'_>,
+    ) -> Result<PutSummary> {
+        let chunks: Vec<(ChunkId, &[u8])> = chunks.collect();
+        let ids: Vec<ChunkId> = chunks.iter().map(|(id, _)| *id).collect();
+        let stored = self.repository.index().contains(&ids)?;
+        let mut summary = PutSummary::default();
+        for ((id, bytes), stored) in chunks.into_iter().zip(stored) {
+            if stored || !lock(&self.shared.pending).insert(id) {
+                context.count(Counter::ChunksKnown, 1);
+                continue;
+            }
+            summary.chunks_new += 1;
+            summary.bytes_new += bytes.len() as u64;
+            self.gather(role, id, bytes)?;
+        }
+        context.count(Counter::ChunksNew, summary.chunks_new);
+        self.checkpoint(context)?;
+        Ok(summary)
+    }
+
+    fn gather(&mut self, role: Role, id: ChunkId, bytes: &[u8]) -> Result<()> {
+        let frame_len = usize::try_from(self.repository.inner.config.frame_len).unwrap_or(usize::MAX);
+        let frame = &mut self.frames[role as usize - 1];
+        if frame.chunk_count() > 0 && frame.plain_len() + bytes.len() > frame_len {
+            self.send_frame(role)?;
+        }
+        let frame = &mut self.frames[role as usize - 1];
+        frame.push(id, bytes);
+        if frame.plain_len() >= frame_len || frame.chunk_count() as u64 >= FRAME_CHUNK_COUNT_MAX {
+            self.send_frame(role)?;
+        }
+        Ok(())
+    }
+
+    fn send_frame(&mut self, role: Role) -> Result<()> {
+        let frame = std::mem::take(&mut self.frames[role as usize - 1]);
+        if frame.chunk_count() == 0 {
+            return Ok(());
+        }
+        let job = FrameJob { number: self.next_number, role, frame };
+        self.next_number += 1;
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        if sent { Ok(()) } else { Err(self.failure()) }
+    }
+
+    fn failure(&self) -> Error {
+        match self.shared.check() {
+            Err(error) => error,
+            Ok(()) => Error::new(ErrorKind::Bug, "A thread of the writer ended early"),
+        }
+    }
+
+    /// Publishes an index segment now and then, so that other machines, and this one after a crash with its cache lost,
+    /// find what is uploaded.
+    fn checkpoint(&mut self, context: &Context<'_>) -> Result<()> {
+        self.shared.check()?;
+        let unlisted: u64 = lock(&self.shared.uploaded).iter().map(|entry| entry.len).sum();
+        if unlisted >= CHECKPOINT_LEN {
+            self.publish_index(context)?;
+        }
+        self.report(context);
+        Ok(())
+    }
+
+    fn report(&mut self, context: &Context<'_>) {
+        let bytes = self.shared.uploaded_bytes.load(Ordering::Relaxed);
+        let count = self.shared.uploaded_count.load(Ordering::Relaxed);
+        context.count(Counter::BytesStored, bytes - self.reported.0);
+        context.count(Counter::ObjectsPut, count - self.reported.1);
+        self.reported = (bytes, count);
+    }
+
+    fn publish_index(&mut self, context: &Context<'_>) -> Result<()> {
+        let entries = std::mem::take(&mut *lock(&self.shared.uploaded));
+        for entries in entries.chunks(SEGMENT_PACK_COUNT_MAX) {
+            let len = self.repository.publish_segment(entries)?;
+            context.count(Counter::BytesStored, len);
+            context.count(Counter::ObjectsPut, 1);
+        }
+        Ok(())
+    }
+
+    /// Waits until every chunk is in storage, then publishes the index of them. Only after this may a snapshot refer to
+    /// the chunks.
+    ///
+    /// # Errors
+    /// The first failure of any stage.
+    pub fn finish(mut self, context: &Context<'_>) -> Result<()> {
+        self.send_frame(Role::Content)?;
+        self.send_frame(Role::Tree)?;
+        let flushed = self.flush.take().is_some_and(|flush| flush.send((self.next_number, PackJob::Flush)).is_ok());
+        self.jobs = None;
+        let done = self.done.take().is_some_and(|done| done.recv().is_ok());
+        let workers = std::mem::take(&mut self.workers);
+        let ended_well = workers.into_iter().map(Worker::join).fold(true, |all, one| all & one);
+        self.shared.check()?;
+        if !(flushed && done && ended_well) {
+            return Err(self.failure());
+        }
+        self.publish_index(context)?;
+        self.report(context);
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Close the queues before the workers are joined.
+        self.jobs = None;
+        self.flush = None;
+        self.done = None;
+    }
+}
+
+/// Lists packs in the next segment that an earlier run uploaded and did not live to list; forgets those that are gone.
+fn adopt(repository: &Repository, shared: &Shared) -> Result<()> {
+    let unlisted = repository.index().unpublished()?;
+    if unlisted.is_empty() {
+        return Ok(());
+    }
+    let mut gone = Vec::new();
+    for (id, len) in unlisted {
+        match repository.read_pack_entry(id, len) {
+            Ok(entry) => lock(&shared.uploaded).push(entry),
+            Err(error) if error.kind() == ErrorKind::Damaged => gone.push(id),
+            Err(error) => match repository.storage().len(&ObjectKey::Pack(id)) {
+                Err(missing) if missing.kind() == StorageErrorKind::NotFound => gone.push(id),
+                _ => return Err(error),
+            },
+        }
+    }
+    repository.index().remove_packs(&gone)
+}
+
+fn compress_frames(jobs: &Receiver<FrameJob>, packed: &Sender<(u64, PackJob)>) {
+    for FrameJob { number, role, frame } in jobs {
+        if packed.send((number, PackJob::Frame(role, frame.compress()))).is_err() {
+            return;
+        }
+    }
+}
+
+fn fill_packs(
+    repository: &Repository,
+    shared: &Shared,
+    queue: Receiver<(u64, PackJob)>,
+    finished: &Sender<Option<FinishedPack>>,
+) {
+    let mut packs: [Option<PackWriter>; 2] = [None, None];
+    let mut order = Reorder::default();
+    for (number, job) in queue {
+        order.push(number, job);
+        while let Some(job) = order.pop() {
+            let result = match job {
+                PackJob::Frame(role, frame) => push_frame(repository, &mut packs, role, frame),
+                PackJob::Flush => {
+                    let rest = packs.iter_mut().filter_map(Option::take).map(PackWriter::finish).map(Some);
+                    // `None` says that nothing follows.
+                    if rest.chain([None]).try_for_each(|pack| finished.send(pack)).is_err() {
+                        return;
+                    }
+                    Ok(None)
+                }
+            };
+            match result {
+                Ok(None) => {}
+                Ok(Some(pack)) => {
+                    if finished.send(Some(pack)).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => return shared.fail(error),
+            }
+        }
+    }
+}
+
+fn push_frame(
+    repository: &Repository,
+    packs: &mut [Option<PackWriter>; 2],
+    role: Role,
+    frame: PackedFrame,
+) -> Result<Option<FinishedPack>> {
+    let slot = &mut packs[role as usize - 1];
+    if slot.is_none() {
+        *slot = Some(PackWriter::new(role, &repository.inner.keys)?);
+    }
+    let pack = slot.as_mut().expect("filled above");
+    pack.push(frame);
+    let full = pack.len() >= repository.inner.config.pack_len;
+    Ok(full.then(|| slot.take().map(PackWriter::finish)).flatten())
+}
+
+fn upload_packs(
+    repository: &Repository,
+    shared: &Shared,
+    finished: &Receiver<Option<FinishedPack>>,
+    done: &Sender<()>,
+) {
+    for pack in finished {
+        let Some(pack) = pack else {
+            // The writer waits for this; it may be gone.
+            let _unwanted = done.send(());
+            return;
+        };
+        if let Err(error) = upload(repository, shared, pack) {
+            return shared.fail(error);
+        }
+    }
+}
+
+fn upload(repository: &Repository, shared: &Shared, pack: FinishedPack) -> Result<()> {
+    pack.read_back(&repository.inner.keys)?;
+    shared.uploaded_bytes.fetch_add(pack.entry.len, Ordering::Relaxed);
+    shared.uploaded_count.fetch_add(1, Ordering::Relaxed);
+    if shared.rehearsal {
+        return Ok(());
+    }
+    repository.storage().put_new(&ObjectKey::Pack(pack.entry.id), &pack.bytes)?;
+    repository.index().add_pack(&pack.entry)?;
+    let mut pending = lock(&shared.pending);
+    for (id, _) in pack.entry.frames.iter().flat_map(|frame| &frame.chunks) {
+        pending.remove(id);
+    }
+    drop(pending);
+    lock(&shared.uploaded).push(pack.entry);
+    Ok(())
+}
