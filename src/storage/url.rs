@@ -154,8 +154,8 @@ fn file_path(rest: &[u8]) -> Result<PathBuf, ParseLocationError> {
 mod tests {
     use super::*;
 
-    fn local(path: &str) -> Result<Location, ParseLocationError> {
-        Ok(Location::Local(PathBuf::from(path)))
+    fn local(path: &str) -> Location {
+        Location::Local(PathBuf::from(path))
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
             ("file:///a%20b", "/a%20b"),
             ("file://localhost/a", "/a"),
         ] {
-            assert_eq!(text.parse(), local(path), "{text}");
+            assert_eq!(text.parse(), Ok(local(path)), "{text}");
         }
     }
 

@@ -1,5 +1,13 @@
 //! The conformance suite of storage: one function for each sentence of the contract of `compline::storage::Storage`,
 //! run for every implementation. A new storage adds a function that makes one, and a line to `suite!`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a test says what went wrong by stopping"
+)]
 
 mod contract;
 mod faulty;

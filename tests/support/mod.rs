@@ -1,6 +1,15 @@
 //! What tests share. A test binary takes it with `#[path = "../support/mod.rs"] mod support;`.
 #![allow(dead_code, reason = "every test binary uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::struct_excessive_bools,
+    clippy::unused_self,
+    clippy::large_stack_arrays,
+    clippy::unnecessary_debug_formatting,
+    reason = "a test says what went wrong by stopping, and is read more often than it is called"
+)]
 
 pub mod compare;
 pub mod memory;

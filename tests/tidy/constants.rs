@@ -31,7 +31,7 @@ pub fn differences(
         match read(path).ok_or_else(|| "no such file".to_owned()).and_then(|text| constant_of(&text, constant, 0)) {
             Ok(actual) if actual == *expected => {}
             Ok(actual) => {
-                findings.push(format!("{name}: specified {expected:?}, but {path} has {constant} = {actual:?}"))
+                findings.push(format!("{name}: specified {expected:?}, but {path} has {constant} = {actual:?}"));
             }
             Err(why) => findings.push(format!("{name}: {path}, {constant}: {why}")),
         }

@@ -45,6 +45,6 @@ pub fn lost_pages() -> Vec<String> {
         summary.split('(').skip(1).filter_map(|rest| rest.split_once(')')).map(|(name, _)| name.to_owned()).collect();
     let entries = fs::read_dir(package_root().join("docs/src")).unwrap();
     let written = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let written: BTreeSet<_> = written.filter(|name| name.ends_with(".md") && name != "SUMMARY.md").collect();
+    let written: BTreeSet<_> = written.filter(|name| *name != "SUMMARY.md").collect();
     named.symmetric_difference(&written).map(|name| format!("docs/src/{name}")).collect()
 }

@@ -1,4 +1,5 @@
 //! Starting, serving and ending the programs of a chain.
+#![expect(clippy::disallowed_methods, reason = "limits of time are for programs that hang: only a stop-watch tells")]
 
 use std::fs::File;
 use std::io::{self, ErrorKind as Io, Read, Write};
@@ -628,7 +629,7 @@ fn cannot_start(program: &Program, cause: io::Error) -> Error {
 /// Keeps kind and hint of an error of ours that travelled through a reader.
 fn unreadable(error: io::Error, reader_of: &str) -> Error {
     let message = format!("Can't read what is to be given to {reader_of}");
-    if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>) {
+    if matches!(error.get_ref(), Some(inner) if inner.is::<Error>()) {
         let inner = error.into_inner().and_then(|inner| inner.downcast::<Error>().ok());
         return inner
             .map_or_else(|| Error::new(ErrorKind::Bug, message.clone()), |inner| inner.context(message.clone()));
