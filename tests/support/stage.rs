@@ -37,7 +37,7 @@ impl MemoryArchive {
 }
 
 impl CaptureSink for MemoryArchive {
-    fn put_stream(&mut self, path: &ArchivePath, reader: &mut dyn Read) -> Result<StreamSummary> {
+    fn put_stream(&mut self, path: &ArchivePath, reader: &mut (dyn Read + Send)) -> Result<StreamSummary> {
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).map_err(|cause| Error::io(format!("Can't read {path}"), cause))?;
         let len = bytes.len() as u64;
