@@ -48,13 +48,11 @@ pub fn run(repository: &Repository, snapshots: &[Published], context: Context<'_
 impl Checker<'_> {
     /// Damage is a problem; everything else ends the check.
     fn problem(&self, subject: &str, error: &crate::error::Error) -> Result<()> {
-        match error.kind() {
-            ErrorKind::Interrupted => self.context.go_on(),
-            _ => {
-                self.context.observer.problem(Problem::new(subject, error.chain()));
-                Ok(())
-            }
+        if error.kind() == ErrorKind::Interrupted {
+            return self.context.go_on();
         }
+        self.context.observer.problem(Problem::new(subject, error.chain()));
+        Ok(())
     }
 
     fn entry(&mut self, entry: &Entry, subject: &str, path: &ArchivePath) -> Result<()> {

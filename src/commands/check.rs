@@ -30,7 +30,7 @@ pub struct CheckReport {
 pub fn run(app: App<'_>, target: &Target, subset: DataSubset) -> Result<CheckReport> {
     let started = app.context.clock.now();
     let repository = target.open()?;
-    #[expect(clippy::cast_sign_loss, reason = "any bits will do as a seed")]
+    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "any bits will do as a seed")]
     let seed = started.as_nanosecond() as u64;
     store_check::run(&repository, subset, seed, &app.context)?;
     let snapshots = finding::all(&repository, &app.context)?;
