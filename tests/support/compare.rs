@@ -15,6 +15,7 @@ use compline::archive::posix::{self, FoundKind, Inspected, Owners};
 const HOLE_SLACK: u64 = 8192;
 
 /// What is left out of the comparison.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches, named where they are set")]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ignore {
     /// Sockets are never restored.
@@ -30,7 +31,7 @@ pub struct Ignore {
 /// Every difference between the trees `left` and `right`; none if they are equal.
 pub fn differences(left: &Path, right: &Path, ignore: Ignore) -> Vec<String> {
     let owners = Owners::new();
-    let mut comparison = Comparison { owners, ignore, found: Vec::new(), links: Default::default() };
+    let mut comparison = Comparison { owners, ignore, found: Vec::new(), links: [BTreeMap::new(), BTreeMap::new()] };
     let (a, b) =
         (posix::inspect(left, &comparison.owners).unwrap(), posix::inspect(right, &comparison.owners).unwrap());
     if !ignore.root {
@@ -45,7 +46,8 @@ pub fn differences(left: &Path, right: &Path, ignore: Ignore) -> Vec<String> {
 #[track_caller]
 pub fn assert_equal(left: &Path, right: &Path) {
     let found = differences(left, right, Ignore { sockets: true, ..Ignore::default() });
-    assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
+    let shown = &found[..found.len().min(40)];
+    assert!(found.is_empty(), "{} differences:\n{}", found.len(), shown.join("\n"));
 }
 
 struct Comparison {

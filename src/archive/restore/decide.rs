@@ -48,7 +48,10 @@ pub(super) enum Decision {
     /// The content is right; metadata may still need correction.
     Right,
     /// The policy says that what is there stays.
-    Keep,
+    Keep {
+        /// It looks like the snapshot's, so further names of the same file are linked to it.
+        same: bool,
+    },
 }
 
 /// Who restores, and how.
@@ -67,15 +70,18 @@ pub(super) fn decide(policy: Policy, entry: &Entry, owner: u32, present: Option<
     let Some(present) = present else {
         return Decision::Write(if careful { Way::Replace } else { Way::Fresh });
     };
+    let same = looks_right(entry, present);
     match policy.overwrite {
-        Overwrite::Never => return Decision::Keep,
-        Overwrite::IfNewer if entry.metadata.mtime <= present.mtime => return Decision::Keep,
+        Overwrite::Never => return Decision::Keep { same },
+        Overwrite::IfNewer if entry.metadata.mtime <= present.mtime => return Decision::Keep { same },
         _ => {}
     }
     if present.file_type == FileType::Directory {
         return Decision::RemoveDirectory;
     }
-    if is_right(policy, entry, present) {
+    // Only a file can look right and be wrong.
+    let trusted = policy.overwrite == Overwrite::IfChanged && !policy.verify;
+    if same && (trusted || !matches!(entry.kind, EntryKind::File(_))) {
         return Decision::Right;
     }
     let ours = present.uid == policy.uid || present.uid == owner;
@@ -85,12 +91,10 @@ pub(super) fn decide(policy: Policy, entry: &Entry, owner: u32, present: Option<
     Decision::Write(if comparable && ours && !careful { Way::Patch } else { Way::Replace })
 }
 
-fn is_right(policy: Policy, entry: &Entry, present: &Present) -> bool {
+fn looks_right(entry: &Entry, present: &Present) -> bool {
     match &entry.kind {
         EntryKind::File(content) => {
             present.file_type == FileType::RegularFile
-                && policy.overwrite == Overwrite::IfChanged
-                && !policy.verify
                 && content.len == present.len
                 && entry.metadata.mtime == present.mtime
                 && (present.link_count == 1 || has_several_names(&entry.metadata))
@@ -155,12 +159,13 @@ mod tests {
             (Never, None, Write(Way::Replace)),
             (Always, Some(&same), Write(Way::Patch)),
             (IfChanged, Some(&same), Right),
-            (IfNewer, Some(&same), Keep),
-            (Never, Some(&same), Keep),
+            (IfNewer, Some(&same), Keep { same: true }),
+            (Never, Some(&same), Keep { same: true }),
+            (Never, Some(&longer), Keep { same: false }),
             (IfChanged, Some(&older), Write(Way::Patch)),
             (IfChanged, Some(&newer), Write(Way::Patch)),
             (IfNewer, Some(&older), Write(Way::Replace)),
-            (IfNewer, Some(&newer), Keep),
+            (IfNewer, Some(&newer), Keep { same: false }),
             (IfChanged, Some(&longer), Write(Way::Replace)),
             (IfChanged, Some(&linked), Write(Way::Replace)),
         ];

@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode, Stat};
 
 use crate::archive::entry::Metadata;
 use crate::archive::posix;
@@ -23,11 +23,17 @@ use crate::archive::posix;
 /// Most descriptors of directories that are kept open.
 const OPEN_MAX: usize = 128;
 
+/// Mode of a directory that is being filled. Nobody else looks into it, and the sticky bit, which says little for a
+/// directory that only its owner can use, tells a later restore that one that was stopped made it.
+pub(super) const UNFINISHED_MODE: u32 = 0o1700;
+
 /// How a directory came to be in the target.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Made {
-    /// It was there before.
-    pub existed: bool,
+    /// This restore made it, so there is nothing in it.
+    pub new: bool,
+    /// This restore or one that was stopped made it: its metadata is nobody's yet.
+    pub ours: bool,
     /// Its mode before it was made accessible for the time of the restore.
     pub closed_mode: Option<u32>,
     /// The file system it is on.
@@ -72,13 +78,14 @@ pub(super) struct Directory {
 
 impl Directory {
     /// The target itself, open.
-    pub fn root(fd: OwnedFd, metadata: Metadata, existed: bool) -> io::Result<Arc<Self>> {
-        let device = rustix::fs::fstat(&fd)?.st_dev;
+    pub fn root(fd: OwnedFd, metadata: Metadata, new: bool) -> io::Result<Arc<Self>> {
+        let stat = rustix::fs::fstat(&fd)?;
+        let ours = new || is_unfinished(&stat);
         Ok(Arc::new(Self {
             parent: None,
             name: Vec::new(),
             metadata,
-            made: OnceLock::from(Made { existed, closed_mode: None, device }),
+            made: OnceLock::from(Made { new, ours, closed_mode: None, device: stat.st_dev }),
             tasks: AtomicUsize::new(1),
             fd: Mutex::new(Some(Arc::new(fd))),
             kept: Arc::default(),
@@ -202,27 +209,32 @@ impl Drop for Directory {
 }
 
 fn make_one(parent: BorrowedFd<'_>, name: &OsStr, replace: bool) -> io::Result<(OwnedFd, Made)> {
-    let mut existed = !create(parent, name)?;
+    let mut new = create(parent, name)?;
     let mut closed_mode = None;
-    if existed {
+    if !new {
         let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            closed_mode = open_up(parent, name, stat.st_mode, stat.st_uid)?;
+            closed_mode = open_up(parent, name, &stat)?;
         } else if replace {
             rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
-            existed = !create(parent, name)?;
+            new = create(parent, name)?;
         } else {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, "something else is in its place"));
         }
     }
     let fd = posix::open_directory_at(parent, name)?;
-    let device = rustix::fs::fstat(&fd)?.st_dev;
-    Ok((fd, Made { existed, closed_mode, device }))
+    let stat = rustix::fs::fstat(&fd)?;
+    let made = Made { new, ours: new || is_unfinished(&stat), closed_mode, device: stat.st_dev };
+    Ok((fd, made))
+}
+
+fn is_unfinished(stat: &Stat) -> bool {
+    stat.st_mode & 0o7777 == UNFINISHED_MODE && stat.st_uid == rustix::process::geteuid().as_raw()
 }
 
 /// False if there is something already.
 fn create(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
-    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(UNFINISHED_MODE)) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::EXIST) => Ok(false),
         Err(error) => Err(error.into()),
@@ -230,13 +242,13 @@ fn create(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
 }
 
 /// Lets its owner, if that is us and not root, write into a directory; the mode it had is returned.
-pub(super) fn open_up(parent: BorrowedFd<'_>, name: &OsStr, mode: u32, uid: u32) -> io::Result<Option<u32>> {
-    let us = rustix::process::geteuid();
-    if mode & 0o700 == 0o700 || us.is_root() || us.as_raw() != uid {
+fn open_up(parent: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> io::Result<Option<u32>> {
+    let (us, mode) = (rustix::process::geteuid(), stat.st_mode & 0o7777);
+    if mode & 0o700 == 0o700 || us.is_root() || us.as_raw() != stat.st_uid {
         return Ok(None);
     }
-    posix::change_mode_at(parent, name, mode & 0o7777 | 0o700)?;
-    Ok(Some(mode & 0o7777))
+    posix::change_mode_at(parent, name, mode | 0o700)?;
+    Ok(Some(mode))
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

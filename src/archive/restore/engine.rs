@@ -191,10 +191,10 @@ impl<'a> Engine<'a> {
     fn complete_directory(&self, directory: &Arc<Directory>) {
         let Some(made) = directory.made.get() else { return };
         let mut wanted = self.wanted(&directory.metadata);
-        if !made.existed && !was_file(&directory.metadata) && directory.parent().is_some() {
+        if made.ours && !was_file(&directory.metadata) {
             wanted.mode = wanted.mode.or(Some(0o755));
         }
-        if made.existed && (self.options.overwrite == Overwrite::Never || !was_file(&directory.metadata)) {
+        if !made.ours && (self.options.overwrite == Overwrite::Never || !was_file(&directory.metadata)) {
             wanted = Wanted { mode: made.closed_mode, ..Wanted::default() };
         }
         let refused = directory.open().and_then(|fd| posix::apply_open(&*fd, &wanted));

@@ -13,8 +13,8 @@ use rustix::io::Errno;
 
 use super::batch::Batch;
 use super::decide::{Decision, Present, decide, has_several_names};
-use super::directory::Directory;
-use super::engine::{Engine, is_local, was_file};
+use super::directory::{Directory, UNFINISHED_MODE};
+use super::engine::{Engine, is_local};
 use super::file::{FileJob, FilePlan, Way};
 use super::link::{First, FirstState, Link};
 use super::pieces::Pieces;
@@ -53,25 +53,22 @@ pub(super) fn run(engine: &Engine<'_>, root: &Entry, target: &Path) -> Result<()
 }
 
 fn open_target(root: &Entry, target: &Path) -> Result<Arc<Directory>> {
-    let as_directory = root.is_directory() && was_file(&root.metadata);
     let metadata = if root.is_directory() { root.metadata.clone() } else { Metadata::default() };
-    make_target(target, as_directory)
-        .and_then(|(fd, existed)| Directory::root(fd, metadata, existed))
+    make_target(target)
+        .and_then(|(fd, new)| Directory::root(fd, metadata, new))
         .map_err(|error| Error::io(format!("Can't open the target {}", target.display()), error))
 }
 
-/// A target that will get the mode of a directory in the snapshot stays closed until then.
-fn make_target(target: &Path, closed: bool) -> io::Result<(OwnedFd, bool)> {
+fn make_target(target: &Path) -> io::Result<(OwnedFd, bool)> {
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    let mode = if closed { 0o700 } else { 0o777 };
-    let existed = match std::fs::DirBuilder::new().mode(mode).create(target) {
-        Ok(()) => false,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
+    let new = match std::fs::DirBuilder::new().mode(UNFINISHED_MODE).create(target) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(error),
     };
-    Ok((posix::open_directory(target)?, existed))
+    Ok((posix::open_directory(target)?, new))
 }
 
 impl<'e, 'a> Walk<'e, 'a> {
@@ -203,7 +200,7 @@ impl<'e, 'a> Walk<'e, 'a> {
             }
             Err(error) => return Err(error),
         };
-        if self.engine.options.delete && directory.made.get().is_some_and(|made| made.existed) {
+        if self.engine.options.delete && directory.made.get().is_some_and(|made| !made.new) {
             remove_missing(self.engine, &directory, &tree, inside)?;
         }
         let Tree { entries } = tree;
@@ -263,9 +260,9 @@ impl<'e, 'a> Walk<'e, 'a> {
         let fd = directory.open()?;
         let wanted = engine.wanted(&entry.metadata);
         match self.decide(directory, &fd, &entry)? {
-            Decision::Keep => {
+            Decision::Keep { same } => {
                 engine.count_kept();
-                Ok(Begun::Not)
+                Ok(if same { Begun::Whole } else { Begun::Not })
             }
             Decision::Right => {
                 let refused = posix::apply_at(&*fd, std::ffi::OsStr::from_bytes(&entry.name), &wanted);
@@ -449,7 +446,7 @@ fn not_empty() -> io::Error {
 
 /// What the target has under `name`. A directory that was just made is empty: nobody is asked.
 fn look(directory: &Directory, fd: &OwnedFd, name: &[u8]) -> io::Result<Option<Present>> {
-    if directory.made.get().is_some_and(|made| !made.existed) {
+    if directory.made.get().is_some_and(|made| made.new) {
         return Ok(None);
     }
     let stat = match rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
