@@ -3,8 +3,7 @@
 
 pub mod command;
 mod extract;
-pub mod files;
-mod none;
+pub mod postgres;
 pub mod process;
 pub mod sqlite;
 
@@ -122,7 +121,7 @@ pub struct Kind {
     /// What it captures: a sentence without a full stop.
     pub doc: &'static str,
     /// Keys of its own, besides those of every component. A key that is named like a common one replaces it. Kinds that
-    /// read from programs list [`STALL_TIMEOUT`]; what a kind lists is also taken from `[defaults]`.
+    /// run programs list [`TIMEOUT`] and [`STALL_TIMEOUT`]; what a kind lists is also taken from `[defaults]`.
     pub fields: &'static [Field],
     /// Builds the component from its table, which has been checked against `fields` and has the defaults filled in.
     pub build: fn(&Settings) -> Result<Box<dyn Component>>,
@@ -137,17 +136,16 @@ pub const KINDS: &[Kind] = &[
         build: command::build,
     },
     Kind {
+        name: "postgres",
+        doc: "Databases and roles of a PostgreSQL server, as plain SQL",
+        fields: postgres::FIELDS,
+        build: postgres::build,
+    },
+    Kind {
         name: "sqlite",
         doc: "SQLite databases, copied consistently while they are in use",
         fields: sqlite::FIELDS,
         build: sqlite::build,
-    },
-    Kind { name: "files", doc: "File trees of this machine", fields: files::FIELDS, build: files::build },
-    Kind {
-        name: "none",
-        doc: "Stores nothing; names what is rebuilt from other components, or may be lost",
-        fields: none::FIELDS,
-        build: none::build,
     },
 ];
 
@@ -164,14 +162,14 @@ pub const EXISTING: Field = Field::optional(
     "What to do with state that is in the way of a restore; `fail` (the default) refuses",
 );
 
-/// A key of every component, as any of them can have programs to run.
+/// For kinds that run programs.
 pub const TIMEOUT: Field = Field::optional(
     "timeout",
     Shape::Duration,
     "How long a program of the component may run before it is ended and the component has failed",
 );
 
-/// For kinds that read from programs.
+/// For kinds that run programs.
 pub const STALL_TIMEOUT: Field = Field::optional(
     "stall_timeout",
     Shape::Duration,
