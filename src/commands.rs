@@ -6,7 +6,7 @@ pub mod find;
 pub mod init;
 pub mod keys;
 pub mod listing;
-
+pub mod plan;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;

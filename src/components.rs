@@ -3,6 +3,8 @@
 
 pub mod command;
 mod extract;
+pub mod files;
+mod none;
 pub mod postgres;
 pub mod process;
 pub mod sqlite;
@@ -121,7 +123,7 @@ pub struct Kind {
     /// What it captures: a sentence without a full stop.
     pub doc: &'static str,
     /// Keys of its own, besides those of every component. A key that is named like a common one replaces it. Kinds that
-    /// run programs list [`TIMEOUT`] and [`STALL_TIMEOUT`]; what a kind lists is also taken from `[defaults]`.
+    /// read from programs list [`STALL_TIMEOUT`]; what a kind lists is also taken from `[defaults]`.
     pub fields: &'static [Field],
     /// Builds the component from its table, which has been checked against `fields` and has the defaults filled in.
     pub build: fn(&Settings) -> Result<Box<dyn Component>>,
@@ -147,6 +149,13 @@ pub const KINDS: &[Kind] = &[
         fields: sqlite::FIELDS,
         build: sqlite::build,
     },
+    Kind { name: "files", doc: "File trees of this machine", fields: files::FIELDS, build: files::build },
+    Kind {
+        name: "none",
+        doc: "Stores nothing; names what is rebuilt from other components, or may be lost",
+        fields: none::FIELDS,
+        build: none::build,
+    },
 ];
 
 /// The kind called `name`.
@@ -162,14 +171,14 @@ pub const EXISTING: Field = Field::optional(
     "What to do with state that is in the way of a restore; `fail` (the default) refuses",
 );
 
-/// For kinds that run programs.
+/// A key of every component, as any of them can have programs to run.
 pub const TIMEOUT: Field = Field::optional(
     "timeout",
     Shape::Duration,
     "How long a program of the component may run before it is ended and the component has failed",
 );
 
-/// For kinds that run programs.
+/// For kinds that read from programs.
 pub const STALL_TIMEOUT: Field = Field::optional(
     "stall_timeout",
     Shape::Duration,

@@ -22,6 +22,7 @@ pub mod id;
 pub mod mmap;
 pub mod observer;
 pub mod pipeline;
+pub mod plan;
 pub mod settings;
 pub mod storage;
 pub mod store;

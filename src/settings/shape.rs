@@ -59,6 +59,8 @@ pub enum Shape {
     Table(&'static [Field]),
     /// A list of tables with these keys.
     TableList(&'static [Field]),
+    /// A list of tables; the reader checks each himself.
+    AnyTables,
     /// Whatever there is; the reader checks it himself.
     Any,
 }
@@ -94,7 +96,9 @@ pub(super) fn complaint(node: &Node, shape: &Shape) -> Option<Complaint> {
         (Shape::TextList | Shape::TextOrList, Node::List(_)) if all_texts(node) => None,
         (Shape::Argv, Node::List(_)) if is_argv(node) => None,
         (Shape::ArgvList, Node::List(list)) if list.iter().all(|entry| is_argv(&entry.node)) => None,
-        (Shape::TableList(_), Node::List(list)) if list.iter().all(|entry| matches!(entry.node, Node::Table(_))) => {
+        (Shape::TableList(_) | Shape::AnyTables, Node::List(list))
+            if list.iter().all(|entry| matches!(entry.node, Node::Table(_))) =>
+        {
             None
         }
         (Shape::Secret, Node::Table(_)) => secret_complaint(node),
@@ -112,7 +116,9 @@ pub(super) fn complaint(node: &Node, shape: &Shape) -> Option<Complaint> {
         (Shape::TextOrList, _) => wanted("a text or a list of texts", "Write \"one\" or [\"one\", \"two\"]"),
         (Shape::OneOf(words), _) => wanted("a word", &format!("Write one of {}", listing(words))),
         (Shape::Table(_), _) => wanted("a table", "Write { key = value }, or a section of its own"),
-        (Shape::TableList(_), _) => wanted("a list of tables", "Write a section with two brackets for each: [[name]]"),
+        (Shape::TableList(_) | Shape::AnyTables, _) => {
+            wanted("a list of tables", "Write a section with two brackets for each: [[name]]")
+        }
     }
 }
 

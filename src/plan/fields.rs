@@ -1,0 +1,115 @@
+//! The tables of the plan: every key, what it takes, what it is for. They check plans and make the JSON Schema.
+
+use crate::components::{EXISTING, TIMEOUT};
+use crate::settings::{Field, Shape};
+
+/// Chunker profiles that a component may ask for.
+pub(super) const CHUNKERS: &[&str] = &["default", "db-text", "db-page", "blob"];
+
+/// The top level.
+pub(super) const PLAN: &[Field] = &[
+    Field::required("format", Shape::Integer, "Version of the plan's own format: 1"),
+    Field::required("platform", Shape::Table(PLATFORM), "What the plan is about"),
+    Field::optional("repository", Shape::Table(REPOSITORY), "Where snapshots go; `-r` overrides it"),
+    Field::optional("defaults", Shape::Table(DEFAULTS), "What holds for every component that doesn't say otherwise"),
+    Field::required("component", Shape::AnyTables, "The components, each in a section [[component]]"),
+    Field::optional("retention", Shape::Table(RETENTION), "Which snapshots are to be kept"),
+];
+
+const PLATFORM: &[Field] = &[
+    Field::required("name", Shape::Text, "Name of the platform, recorded in every snapshot"),
+    Field::optional("description", Shape::Text, "What it is, for people"),
+    Field::optional("timezone", Shape::Text, "IANA time zone in which the days of [retention] begin; UTC if not given"),
+];
+
+const REPOSITORY: &[Field] = &[
+    Field::required("location", Shape::Text, "A directory; a relative one starts from the plan's directory"),
+    Field::optional("password", Shape::Secret, "Where the passphrase comes from"),
+    Field::optional("key_file", Shape::Text, "Path of the key file, instead of a passphrase"),
+];
+
+const DEFAULTS: &[Field] = &[
+    Field::optional("timeout", Shape::Duration, "`timeout` of every component"),
+    Field::optional("stall_timeout", Shape::Duration, "`stall_timeout` of every component whose kind has it"),
+    Field::optional(
+        "on_error",
+        Shape::OneOf(&["continue", "stop"]),
+        "Whether the components after one that failed are captured (the default) or skipped",
+    ),
+    Field::optional("importance", IMPORTANCE, "`importance` of every component"),
+    Field::optional("chunker", Shape::OneOf(CHUNKERS), "`chunker` of every component"),
+    Field::optional("exclude_caches", Shape::Boolean, "`exclude_caches` of every component of kind files"),
+    Field::optional("one_file_system", Shape::Boolean, "`one_file_system` of every component of kind files"),
+];
+
+const IMPORTANCE: Shape = Shape::OneOf(&["required", "best-effort"]);
+
+/// Keys of every component, beside those of its kind.
+pub(super) const COMPONENT: &[Field] = &[
+    Field::required("name", Shape::Text, "Its name, and the first part of every path of it in a snapshot"),
+    Field::required("kind", Shape::Text, "Which adapter captures and restores it"),
+    Field::optional(
+        "role",
+        Shape::OneOf(&["source", "derived", "ephemeral"]),
+        "`source` of truth (the default), `derived` from others (the default with derived_from), or `ephemeral`: \
+         restored only when it is asked for by name",
+    ),
+    Field::optional(
+        "importance",
+        IMPORTANCE,
+        "`required` (the default), or `best-effort`: its failure never stops the components after it",
+    ),
+    Field::optional(
+        "references",
+        Shape::TextList,
+        "Components that this one refers to: captured after it, restored before it",
+    ),
+    Field::optional("derived_from", Shape::TextList, "Components that this one is made from: restored before it"),
+    Field::optional("resync", Shape::ArgvList, "Commands that bring it up to date after it was restored"),
+    Field::optional("rebuild", Shape::ArgvList, "Commands that make it anew out of what it is derived from"),
+    Field::optional("enabled", Shape::Any, "false, or { command = [...] } that exits 0 where the component exists"),
+    Field::optional(
+        "when_missing",
+        Shape::OneOf(&["skip", "fail"]),
+        "What it means that the command of `enabled` failed: skip the component, or count it as failed (the default)",
+    ),
+    TIMEOUT,
+    Field::optional("chunker", Shape::OneOf(CHUNKERS), "Profile of the cut points; keep it once there are snapshots"),
+    Field::optional("restore", Shape::Table(&[EXISTING]), "How it is restored"),
+];
+
+/// The table form of `enabled`.
+pub(super) const ENABLED: &[Field] =
+    &[Field::required("command", Shape::Argv, "A command that exits 0 where the component exists")];
+
+const RETENTION: &[Field] = &[
+    Field::required("keep", Shape::Table(KEEP), "How many snapshots to keep, the newest of each period"),
+    Field::optional("keep_tags", Shape::TextList, "Snapshots with one of these tags are kept forever"),
+    Field::optional(
+        "only_complete",
+        Shape::Boolean,
+        "Whether only complete snapshots count, so that a partial one never displaces one; true if not given",
+    ),
+];
+
+/// `[retention] keep`.
+pub(super) const KEEP: &[Field] = &[
+    Field::optional("last", Shape::Integer, "The newest ones"),
+    Field::optional("hourly", Shape::Integer, "One for each of so many hours"),
+    Field::optional("daily", Shape::Integer, "One for each of so many days"),
+    Field::optional("weekly", Shape::Integer, "One for each of so many weeks"),
+    Field::optional("monthly", Shape::Integer, "One for each of so many months"),
+    Field::optional("yearly", Shape::Integer, "One for each of so many years"),
+    Field::optional("within", Shape::Duration, "All that are younger than this"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunker::PROFILES;
+
+    #[test]
+    fn every_chunker_profile_can_be_asked_for() {
+        assert_eq!(PROFILES.map(|profile| profile.name), CHUNKERS);
+    }
+}
