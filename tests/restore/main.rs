@@ -14,6 +14,7 @@ mod delete;
 mod fidelity;
 mod hostile;
 mod overwrite;
+mod repository;
 mod resume;
 
 use std::path::{Path, PathBuf};
