@@ -364,3 +364,185 @@ pub fn decode_one(bytes: &[u8]) -> Result<Entry, DecodeError> {
     r.end()?;
     Ok(entry)
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+
+    fn piece() -> impl Strategy<Value = Piece> {
+        (any::<[u8; 32]>(), 1..u64::MAX >> 12).prop_map(|(id, len)| Piece { id: ChunkId::from_bytes(id), len })
+    }
+
+    fn content() -> impl Strategy<Value = Content> {
+        let piece = prop_oneof![4 => piece(), 1 => (1..1u64 << 40).prop_map(Piece::hole)];
+        (0..=CONTENT_DEPTH_MAX, vec(piece, 0..20)).prop_map(|(depth, pieces)| {
+            let len = sum(&pieces).expect("cannot overflow because each is below 2^52");
+            Content { len, depth, pieces }
+        })
+    }
+
+    fn kind() -> impl Strategy<Value = EntryKind> {
+        prop_oneof![
+            content().prop_map(EntryKind::File),
+            content().prop_map(EntryKind::Directory),
+            vec(any::<u8>(), 0..300).prop_map(EntryKind::Symlink),
+            Just(EntryKind::Fifo),
+            Just(EntryKind::Socket),
+            any::<(u32, u32)>().prop_map(|(major, minor)| EntryKind::CharDevice(major, minor)),
+            any::<(u32, u32)>().prop_map(|(major, minor)| EntryKind::BlockDevice(major, minor)),
+        ]
+    }
+
+    fn time() -> impl Strategy<Value = Time> {
+        (any::<i64>(), 0..1_000_000_000u32).prop_map(|(seconds, nanoseconds)| Time { seconds, nanoseconds })
+    }
+
+    fn name() -> impl Strategy<Value = Vec<u8>> {
+        vec(any::<u8>(), 1..255).prop_filter("a valid name", |name| name_is_valid(name))
+    }
+
+    fn xattrs() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>)>> {
+        btree_map(vec(1..=255u8, 1..40), vec(any::<u8>(), 0..100), 0..5).prop_map(|map| map.into_iter().collect())
+    }
+
+    fn metadata() -> impl Strategy<Value = Metadata> {
+        let owner = (any::<u32>(), any::<u32>(), vec(any::<u8>(), 0..32), vec(any::<u8>(), 0..32));
+        let places = (any::<u64>(), any::<u64>(), any::<u64>());
+        (0..=0o7777u32, owner, time(), time(), places, xattrs()).prop_map(
+            |(mode, (uid, gid, user, group), mtime, ctime, (device, inode, link_count), xattrs)| Metadata {
+                mode,
+                uid,
+                gid,
+                user,
+                group,
+                mtime,
+                ctime,
+                device,
+                inode,
+                link_count,
+                xattrs,
+            },
+        )
+    }
+
+    /// Any entry that can be stored.
+    pub fn entry() -> impl Strategy<Value = Entry> {
+        (name(), kind(), metadata(), any::<bool>()).prop_map(|(name, kind, metadata, changed_while_read)| Entry {
+            name,
+            kind,
+            metadata,
+            changed_while_read,
+        })
+    }
+
+    fn encoded(entry: &Entry) -> Vec<u8> {
+        let mut w = Writer::new();
+        entry.encode(&mut w);
+        w.into_bytes()
+    }
+
+    fn fifo(name: &[u8]) -> Entry {
+        let metadata = Metadata::default();
+        Entry { name: name.to_vec(), kind: EntryKind::Fifo, metadata, changed_while_read: false }
+    }
+
+    #[track_caller]
+    fn refused(entry: &Entry, what: &str) {
+        assert_eq!(decode_one(&encoded(entry)).map_err(|error| error.what), Err(what));
+    }
+
+    #[test]
+    fn names_that_could_climb_or_cut_a_path_are_refused() {
+        for name in [b"".as_slice(), b".", b"..", b"a/b", b"/", b"a\0b"] {
+            refused(&fifo(name), "bad name");
+        }
+        refused(&fifo(&vec![b'x'; NAME_LEN_MAX + 1]), "name too long");
+        assert!(decode_one(&encoded(&fifo(b"..."))).is_ok());
+    }
+
+    #[test]
+    fn metadata_beyond_its_bounds_is_refused() {
+        let with = |metadata| Entry { metadata, ..fifo(b"x") };
+        let time = Time { seconds: 0, nanoseconds: 1_000_000_000 };
+        let xattr = |name: &[u8], len| (name.to_vec(), vec![0; len]);
+        refused(&with(Metadata { mode: 0o10000, ..Metadata::default() }), "bad mode");
+        refused(&with(Metadata { mtime: time, ..Metadata::default() }), "bad nanoseconds");
+        refused(&with(Metadata { user: vec![b'u'; OWNER_LEN_MAX + 1], ..Metadata::default() }), "owner too long");
+        refused(&with(Metadata { group: vec![b'g'; OWNER_LEN_MAX + 1], ..Metadata::default() }), "group too long");
+        for (xattrs, what) in [
+            (vec![xattr(b"b", 1), xattr(b"a", 1)], "extended attributes not sorted"),
+            (vec![xattr(b"a", 1), xattr(b"a", 1)], "extended attributes not sorted"),
+            (vec![xattr(b"", 1)], "extended attributes not sorted"),
+            (vec![xattr(b"a\0b", 1)], "extended attributes not sorted"),
+            (vec![xattr(&[b'a'; XATTR_NAME_LEN_MAX + 1], 1)], "extended attribute name too long"),
+            (vec![xattr(b"a", XATTR_VALUE_LEN_MAX + 1)], "extended attribute too long"),
+        ] {
+            refused(&with(Metadata { xattrs, ..Metadata::default() }), what);
+        }
+    }
+
+    #[test]
+    fn contents_that_contradict_themselves_are_refused() {
+        let with = |content| Entry { kind: EntryKind::File(content), ..fifo(b"x") };
+        let hole = Piece::hole;
+        refused(&with(Content { len: 2, depth: 0, pieces: vec![hole(1)] }), "pieces do not sum to the content length");
+        refused(&with(Content { len: 0, depth: 0, pieces: vec![hole(0)] }), "empty piece");
+        refused(&with(Content { len: 1, depth: CONTENT_DEPTH_MAX + 1, pieces: vec![hole(1)] }), "content too deep");
+        let overflow = vec![hole(u64::MAX), hole(2)];
+        refused(&with(Content { len: 1, depth: 0, pieces: overflow }), "pieces do not sum to the content length");
+        let many = vec![hole(1); PIECE_COUNT_MAX + 1];
+        refused(&with(Content { len: many.len() as u64, depth: 0, pieces: many }), "too many pieces");
+        let target = EntryKind::Symlink(vec![b'x'; LINK_LEN_MAX + 1]);
+        refused(&Entry { kind: target, ..fifo(b"x") }, "link target too long");
+    }
+
+    #[test]
+    fn unknown_kinds_flags_and_contents_are_refused_and_not_guessed_at() {
+        let mut bytes = encoded(&fifo(b"x"));
+        bytes[0] = 8;
+        assert_eq!(decode_one(&bytes).map_err(|error| error.what), Err("unknown entry kind"));
+        bytes[0] = 4;
+        bytes[1] = 2;
+        assert_eq!(decode_one(&bytes).map_err(|error| error.what), Err("unknown entry flag"));
+        bytes[1] = 0;
+        bytes.push(0);
+        assert_eq!(decode_one(&bytes).map_err(|error| error.what), Err("trailing bytes"));
+        let file = Entry { kind: EntryKind::File(Content::default()), ..fifo(b"x") };
+        let mut bytes = encoded(&file);
+        let tag = bytes.len() - 4;
+        bytes[tag] = 1;
+        assert_eq!(decode_one(&bytes).map_err(|error| error.what), Err("unknown content encoding"));
+    }
+
+    proptest! {
+        #[test]
+        fn entries_round_trip(entry in entry()) {
+            prop_assert_eq!(decode_one(&encoded(&entry)), Ok(entry));
+        }
+
+        #[test]
+        fn every_truncated_entry_is_refused(entry in entry(), cut: prop::sample::Index) {
+            let bytes = encoded(&entry);
+            prop_assert!(decode_one(&bytes[..cut.index(bytes.len())]).is_err());
+        }
+
+        #[test]
+        fn whatever_decodes_encodes_to_the_same_bytes(entry in entry(), at: prop::sample::Index, flip in 1..=255u8) {
+            let mut bytes = encoded(&entry);
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            if let Ok(decoded) = decode_one(&bytes) {
+                prop_assert_eq!(encoded(&decoded), bytes);
+            }
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes in vec(any::<u8>(), 0..400)) {
+            if let Ok(decoded) = decode_one(&bytes) {
+                prop_assert_eq!(encoded(&decoded), bytes);
+            }
+        }
+    }
+}

@@ -332,3 +332,84 @@ fn ctime(stat: &Stat) -> Time {
 fn time(seconds: i64, nanoseconds: impl TryInto<u32>) -> Time {
     Time { seconds, nanoseconds: nanoseconds.try_into().unwrap_or(0) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::entry::{Content, Piece};
+    use std::os::unix::fs::FileExt;
+
+    fn extent(offset: u64, len: u64, is_hole: bool) -> Extent {
+        Extent { offset, len, is_hole }
+    }
+
+    #[test]
+    fn holes_cover_the_length_in_order_and_without_gaps() {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(3 << 20).expect("longer");
+        assert_eq!(holes(&file, 3 << 20).expect("extents"), [extent(0, 3 << 20, true)]);
+        file.write_all_at(&[1; 4096], 1 << 20).expect("written");
+        file.sync_all().expect("synced");
+        let found = holes(&file, 3 << 20).expect("extents");
+        assert_eq!(
+            found,
+            [extent(0, 1 << 20, true), extent(1 << 20, 4096, false), extent((1 << 20) + 4096, (2 << 20) - 4096, true),]
+        );
+        assert_eq!(holes(&file, 0).expect("extents"), []);
+    }
+
+    #[test]
+    fn holes_of_a_file_that_got_shorter_still_cover_what_was_asked_for() {
+        let file = tempfile::tempfile().expect("a file");
+        file.write_all_at(&[1; 10_000], 0).expect("written");
+        let found = holes(&file, 1 << 20).expect("extents");
+        assert_eq!(found.iter().map(|extent| extent.len).sum::<u64>(), 1 << 20);
+    }
+
+    #[test]
+    fn a_file_is_unchanged_only_if_everything_that_tells_is_equal() {
+        let time = |seconds| Time { seconds, nanoseconds: 1 };
+        let metadata = Metadata { mtime: time(1), ctime: time(2), inode: 3, device: 4, ..Metadata::default() };
+        let content = Content { len: 5, depth: 0, pieces: vec![Piece::hole(5)] };
+        let kind = EntryKind::File(content);
+        let old = Entry { name: b"x".to_vec(), kind, metadata: metadata.clone(), changed_while_read: false };
+        assert!(is_unchanged(&old, &metadata, 5));
+        assert!(is_unchanged(&old, &Metadata { device: 9, mode: 0o600, ..metadata.clone() }, 5));
+        assert!(!is_unchanged(&old, &metadata, 6));
+        assert!(!is_unchanged(&old, &Metadata { mtime: time(9), ..metadata.clone() }, 5));
+        assert!(!is_unchanged(&old, &Metadata { ctime: time(9), ..metadata.clone() }, 5));
+        assert!(!is_unchanged(&old, &Metadata { inode: 9, ..metadata.clone() }, 5));
+        assert!(!is_unchanged(&Entry { changed_while_read: true, ..old.clone() }, &metadata, 5));
+        assert!(!is_unchanged(&Entry { kind: EntryKind::Fifo, ..old.clone() }, &metadata, 5));
+        let stream = Metadata { inode: 0, ..metadata };
+        assert!(!is_unchanged(&Entry { metadata: stream.clone(), ..old }, &stream, 5));
+    }
+
+    #[test]
+    fn a_file_and_its_open_descriptor_are_told_the_same() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("file");
+        std::fs::write(&path, "content").expect("written");
+        let owners = Owners::new();
+        let open = open_directory(directory.path()).expect("open");
+        let file = open_file_at(&open, OsStr::new("file")).expect("open");
+        let found = inspect(&path, &owners).expect("inspected");
+        assert_eq!(found, inspect_at(&open, OsStr::new("file"), &owners).expect("inspected"));
+        assert_eq!(found, inspect_open(&file, &owners).expect("inspected"));
+        assert!(same_state(&found, &state_of(&file).expect("a state")));
+        std::fs::write(&path, "other content").expect("written");
+        assert!(!same_state(&found, &state_of(&file).expect("a state")));
+    }
+
+    #[test]
+    fn links_are_neither_followed_nor_opened() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::os::unix::fs::symlink("/etc", directory.path().join("link")).expect("a link");
+        let (open, name) = (open_directory(directory.path()).expect("open"), OsStr::new("link"));
+        let found = inspect_at(&open, name, &Owners::new()).expect("inspected");
+        assert_eq!(found.kind, FoundKind::Symlink(b"/etc".to_vec()));
+        assert!(open_directory_at(&open, name).is_err());
+        assert!(open_file_at(&open, name).is_err());
+        assert!(change_mode_at(&open, name, 0o777).is_err());
+    }
+}
