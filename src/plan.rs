@@ -153,19 +153,6 @@ impl Plan {
         self.components.iter().find(|component| component.name() == name)
     }
 
-    /// The component called `name`, for names from the command line.
-    ///
-    /// # Errors
-    /// `NotFound`, with the names there are.
-    pub fn require(&self, name: &str) -> Result<&PlannedComponent> {
-        let names: Vec<&str> = self.components.iter().map(PlannedComponent::name).collect();
-        self.component(name).ok_or_else(|| {
-            let path = self.path.display();
-            let message = format!("Plan {path} has no component \"{name}\"{}", did_you_mean(name, &names));
-            Error::new(ErrorKind::NotFound, message).hint(format!("It has {}", listing(&names)))
-        })
-    }
-
     /// The components in the order of capture: each before those it references.
     pub fn in_capture_order(&self) -> impl Iterator<Item = &PlannedComponent> {
         self.capture_order.iter().filter_map(|place| self.components.get(*place))
@@ -246,6 +233,15 @@ fn on_error(defaults: Option<&Settings>) -> OnError {
         Some("stop") => OnError::Stop,
         _ => OnError::Continue,
     }
+}
+
+/// The plan is asked for a component it doesn't have.
+#[must_use]
+pub fn no_such_component(plan: &Plan, name: &str) -> Error {
+    let names: Vec<&str> = plan.components.iter().map(PlannedComponent::name).collect();
+    let suggestion = did_you_mean(name, &names);
+    let message = format!("Plan {} has no component \"{name}\"{suggestion}", plan.path.display());
+    Error::new(ErrorKind::NotFound, message).hint(format!("It has {}", listing(&names)))
 }
 
 #[cfg(test)]

@@ -220,6 +220,14 @@ impl Settings {
         self.document.path.parent().unwrap_or(Path::new(""))
     }
 
+    /// Where commands of the plan run: its directory. None when that is the directory we are in anyway, or the plan is not
+    /// read from a file of this machine.
+    #[must_use]
+    pub fn working_directory(&self) -> Option<PathBuf> {
+        let directory = self.directory();
+        directory.is_dir().then(|| directory.to_owned())
+    }
+
     /// The command at `key`: program and arguments.
     #[must_use]
     pub fn argv(&self, key: &str) -> Option<Vec<String>> {

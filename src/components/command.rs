@@ -36,7 +36,7 @@ pub const FIELDS: &[Field] = &[
     Field::optional("restore_pipe", Shape::ArgvList, "Programs that the output of `restore` passes through, in order"),
     Field::optional("verify", Shape::Argv, "Program that exits 0 when what was restored is right"),
     Field::optional("env", Shape::Any, "Variables for all these programs: texts, or references to secrets"),
-    Field::optional("directory", Shape::Text, "Directory in which all these programs run"),
+    Field::optional("directory", Shape::Text, "Directory in which all these programs run; the plan's if not set"),
     Field::optional("timeout", Shape::Duration, "Longest time that a program may take"),
     Field::optional("stall_timeout", Shape::Duration, "Longest time that a dump may go without a byte"),
     Field::optional(
@@ -141,7 +141,7 @@ impl Command {
             restore,
             verify: settings.argv("verify"),
             variables: variables(settings)?,
-            directory: settings.path("directory"),
+            directory: settings.path("directory").or_else(|| settings.working_directory()),
             limits: Limits { timeout: settings.duration("timeout"), stall_timeout: settings.duration("stall_timeout") },
             stderr: StderrPolicy::from_settings(settings, "stderr").unwrap_or_default(),
         })

@@ -1,7 +1,6 @@
 //! One component of the plan: the keys that every kind has, and the component its kind built from the rest.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use super::fields;
 use super::order::{Fault, Link};
@@ -215,14 +214,12 @@ impl PlannedComponent {
 
     fn run(&self, context: Context<'_>, argv: &[String]) -> Result<()> {
         let limits = Limits { timeout: self.settings.duration("timeout"), stall_timeout: None };
-        let program = Program::from_argv(argv.to_vec()).directory(self.directory());
+        let program = Program::from_argv(argv.to_vec());
+        let program = match self.settings.working_directory() {
+            Some(directory) => program.directory(directory),
+            None => program,
+        };
         Chain::single(program, limits).output(context, &[]).map(drop)
-    }
-
-    /// Commands run in the directory of the plan.
-    fn directory(&self) -> PathBuf {
-        let directory = self.settings.directory();
-        if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory.to_owned() }
     }
 
     /// Whether it is taken part in.
