@@ -15,7 +15,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
@@ -61,14 +61,36 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     sync_directory(parent(path))
 }
 
-/// Makes sure that the directory `path` exists, with its parents; new ones get mode 0700 and are durable.
+/// Makes sure that a file, which somebody else may have named a moment ago, survives a power cut.
+///
+/// # Errors
+/// What the file system says.
+pub fn settle(path: &Path) -> io::Result<()> {
+    open_without_waiting(path)?.sync_all()?;
+    sync_directory(parent(path))
+}
+
+/// Opens for reading. A fifo in the place of a file gives no bytes instead of waiting for a writer.
+///
+/// # Errors
+/// What the file system says.
+pub fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    File::options().read(true).custom_flags(nonblock).open(path)
+}
+
+/// Makes sure that the directory `path` exists, with its parents, and durably; new ones get mode 0700.
 ///
 /// # Errors
 /// What the file system says, among it `NotADirectory` and `AlreadyExists` when a file is in the way.
 pub fn create_directories(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => sync_directory(parent(path)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+            // Whoever made it may have died before the next line. Who may not read the parent didn't make it just now.
+            let _settled = sync_directory(parent(path));
+            Ok(())
+        }
         Err(error)
             if error.kind() == io::ErrorKind::NotFound && path.parent().is_some_and(|up| up != Path::new("")) =>
         {

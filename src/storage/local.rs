@@ -6,12 +6,13 @@
 //! repository is on one file system; where an operator linked a part of it elsewhere, temporary files lie beside their
 //! object. Reading needs no right to write.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Mutex, Once, PoisonError};
 
 use super::{Listed, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
 use crate::durable;
@@ -25,6 +26,8 @@ const MAP_LEN_MIN: u64 = 1 << 20;
 pub struct LocalStorage {
     root: PathBuf,
     swept: Once,
+    /// Directories that this process has seen to.
+    prepared: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl LocalStorage {
@@ -35,7 +38,7 @@ impl LocalStorage {
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StorageError> {
         let root = root.into();
         match fs::metadata(&root) {
-            Ok(metadata) if metadata.is_dir() => Ok(Self { root, swept: Once::new() }),
+            Ok(metadata) if metadata.is_dir() => Ok(Self { root, swept: Once::new(), prepared: Mutex::default() }),
             Ok(_) => Err(root_error(&root, "is not a directory", io::ErrorKind::NotADirectory.into())),
             Err(error) => Err(root_error(&root, "can't be opened", error)),
         }
@@ -58,8 +61,7 @@ impl LocalStorage {
     /// Opens an object. Not blocking: somebody's fifo of that name must not stop a backup.
     fn open_object(&self, key: &ObjectKey) -> Result<(File, u64), StorageError> {
         let open = || -> io::Result<(File, u64)> {
-            let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-            let file = File::options().read(true).custom_flags(nonblock).open(self.path(key))?;
+            let file = durable::open_without_waiting(&self.path(key))?;
             let metadata = file.metadata()?;
             if !metadata.is_file() {
                 return Err(io::Error::other("it is not a regular file"));
@@ -72,8 +74,13 @@ impl LocalStorage {
     /// Makes `tmp/` and the directory of `path`. What dead writers left in `tmp/` goes, once in a process.
     fn prepare(&self, path: &Path) -> io::Result<PathBuf> {
         let temp = durable::temp_directory(&self.root);
-        durable::create_directories(&temp)?;
-        durable::create_directories(directory_of(path))?;
+        for directory in [&temp, directory_of(path)] {
+            let is_prepared = |prepared: &BTreeSet<PathBuf>| prepared.contains(directory);
+            if !is_prepared(&self.prepared.lock().unwrap_or_else(PoisonError::into_inner)) {
+                durable::create_directories(directory)?;
+                self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(directory.to_owned());
+            }
+        }
         // Sweeping is a courtesy; what can't be swept harms nobody.
         self.swept.call_once(|| drop(durable::sweep(&temp)));
         Ok(temp)
@@ -88,8 +95,23 @@ impl LocalStorage {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 durable::create_new(path, bytes, directory_of(path))
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Somebody tidied up an empty directory. Once more, from the start.
+                self.prepared.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                durable::create_new(path, bytes, &self.prepare(path)?)
+            }
             other => other,
         }
+    }
+
+    /// The writer who lost a race relies on the winner's object, and the winner may not have got as far as making it
+    /// durable.
+    fn settle(path: &Path, error: io::Error) -> io::Error {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            // If this fails the object is there all the same, and whoever reads it will hear of the disk.
+            let _settled = durable::settle(path);
+        }
+        error
     }
 
     /// Adds the objects of `kind` that lie in `directory`, a path below the root that ends in `/` or is empty. A
@@ -122,10 +144,11 @@ impl LocalStorage {
 
 impl Storage for LocalStorage {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        self.write_new(&self.path(key), bytes).map_err(|error| match error.kind() {
+        let path = self.path(key);
+        self.write_new(&path, bytes).map_err(|error| match error.kind() {
             // Only the root can be missing: everything below it has just been made.
             io::ErrorKind::NotFound => root_error(&self.root, "is gone", error),
-            _ => StorageError::from_io(key, error),
+            _ => StorageError::from_io(key, Self::settle(&path, error)),
         })
     }
 

@@ -145,6 +145,19 @@ fn leftovers_of_the_dead_are_swept_by_the_next_writer_and_work_in_progress_is_sp
 }
 
 #[test]
+fn a_directory_that_vanished_meanwhile_is_made_again() {
+    let directory = TempDir::new().unwrap();
+    let storage = storage_in(&directory);
+    storage.put_new(&pack(1), b"x").unwrap();
+    storage.delete(&pack(1)).unwrap();
+    for gone in ["packs/01", "packs", "tmp"] {
+        fs::remove_dir(directory.path().join(gone)).unwrap();
+    }
+    storage.put_new(&pack(1), b"again").unwrap();
+    assert_eq!(*storage.get(&pack(1)).unwrap(), *b"again");
+}
+
+#[test]
 fn a_linked_fan_out_directory_on_another_file_system_takes_objects() {
     let directory = TempDir::new().unwrap();
     let Some(other) = Tmpfs::mount("1m") else { return };
