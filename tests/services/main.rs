@@ -1,6 +1,12 @@
 //! Kinds that need a server, against real ones. The programs come from Debian's packages (`tests/run` installs them):
 //! postgresql, postgresql-contrib.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::unnecessary_debug_formatting,
+    reason = "a test says what went wrong by stopping; paths are quoted as TOML wants them"
+)]
 
 #[path = "../support/stage.rs"]
 mod stage;

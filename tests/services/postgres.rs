@@ -4,14 +4,23 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use compline::archive::{ArchivePath, CaptureSink, FilesSource, StreamSummary};
-use compline::components::{CaptureEnvironment, Component, Existing};
+use compline::archive::{
+    ArchivePath, ArchiveReader, ArchiveWriter, CaptureSink, CaptureSource, ComponentReader, Entry, FilesSource,
+    RestoreOptions, RestoreSummary, Snapshot, Status, StreamSummary,
+};
+use compline::chunker::Profile;
+use compline::clock::{Clock, SystemClock};
+use compline::components::{Captured, Component, Existing};
 use compline::error::{Error, ErrorKind, Result};
-use compline::observer::{Context, Ledger};
+use compline::observer::{Context, Counter, Ledger};
+use compline::storage::MemoryStorage;
+use compline::store::{Repository, Unlock};
 
 use crate::postgres_server::{PostgresServer, bin};
-use crate::stage::{MemoryArchive, Night, Stage, Wish};
+use crate::stage::{MemoryArchive, Night, Stage, Wish, record};
 
 const ODD: &str = r#"
 CREATE ROLE "Zoë ""z""" LOGIN PASSWORD 'pa''ss\word';
@@ -203,18 +212,9 @@ fn with_sink(stage: &Stage, component: &dyn Component, path: &str, act: &dyn Fn(
             self.archive.put_files(source)
         }
     }
-    let ledger = Ledger::default();
-    let context = Context { clock: &compline::clock::SystemClock, observer: &ledger, interrupt: &stage.interrupt };
-    let env = CaptureEnvironment {
-        context,
-        name: "it",
-        secret: &|_| [7; 32],
-        variable: &|_| None,
-        scratch: stage.scratch.path(),
-    };
     let mut sink = Acting { archive: MemoryArchive::default(), path, act };
-    let captured = component.capture(&env, &mut sink)?;
-    Ok(Night { archive: sink.archive, captured, problems: ledger.problems() })
+    let (captured, problems) = stage.capture_into(component, &mut sink)?;
+    Ok(Night { archive: sink.archive, captured, problems })
 }
 
 #[test]
@@ -366,6 +366,122 @@ fn a_restore_that_fails_leaves_the_existing_database_and_nothing_else() {
         assert_eq!(server.databases(), ["app", "postgres"]);
         assert_eq!(server.sql("app", "SELECT count(*) FROM t"), "101");
     }
+}
+
+/// A source that acts after the first bytes of `path` were read from it.
+struct Disturbed<'a> {
+    inner: &'a MemoryArchive,
+    path: &'a str,
+    act: &'a (dyn Fn() -> std::io::Result<()> + Sync),
+}
+
+impl CaptureSource for Disturbed<'_> {
+    fn entry(&self, path: &ArchivePath) -> Result<Entry> {
+        self.inner.entry(path)
+    }
+    fn list(&self, path: &ArchivePath) -> Result<Vec<Entry>> {
+        self.inner.list(path)
+    }
+    fn open(&self, path: &ArchivePath) -> Result<Box<dyn Read + Send + '_>> {
+        struct Then<'a>(&'a (dyn Fn() -> std::io::Result<()> + Sync));
+        impl Read for Then<'_> {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                (self.0)().map(|()| 0)
+            }
+        }
+        let inner = self.inner.open(path)?;
+        if path.to_bytes() != self.path.as_bytes() {
+            return Ok(inner);
+        }
+        Ok(Box::new(inner.take(1000).chain(Then(self.act)).chain(self.inner.open(path)?)))
+    }
+    fn restore_files(&self, path: &ArchivePath, to: &Path, options: &RestoreOptions) -> Result<RestoreSummary> {
+        self.inner.restore_files(path, to, options)
+    }
+}
+
+#[test]
+fn a_restore_that_is_interrupted_or_meets_damage_half_way_leaves_nothing_behind() {
+    let stage = Stage::new();
+    let (server, night) = small_night(&stage);
+    server.sql("app", "INSERT INTO t VALUES (101)");
+    let interrupt = || {
+        stage.interrupt.store(true, Ordering::Relaxed);
+        Ok(())
+    };
+    let damage = || Err(std::io::Error::other(Error::damaged("Pack x is damaged")));
+    let cases: [(&(dyn Fn() -> std::io::Result<()> + Sync), ErrorKind); 2] =
+        [(&damage, ErrorKind::Damaged), (&interrupt, ErrorKind::Interrupted)];
+    for (act, kind) in cases {
+        let source = Disturbed { inner: &night.archive, path: "db/app.sql", act };
+        let target = component(&stage, &server, "");
+        let error = stage.restore_from(target.as_ref(), &night.captured, &source, &REPLACE).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert_eq!(server.databases(), ["app", "postgres"]);
+        assert_eq!(server.sql("app", "SELECT count(*) FROM t"), "101");
+    }
+}
+
+/// One night into a real repository. Returns its component, and how many content bytes were new.
+fn real_night(stage: &Stage, repository: &Repository, component: &dyn Component) -> (compline::id::SnapshotId, u64) {
+    let ledger = Ledger::default();
+    let context = Context { clock: &SystemClock, observer: &ledger, interrupt: &stage.interrupt };
+    let mut writer = ArchiveWriter::new(repository, false, context).unwrap();
+    let mut sink = writer.component("it", Profile::named("db-text").unwrap(), None);
+    let (captured, problems) = stage.capture_into(component, &mut sink).unwrap();
+    assert_eq!(problems, []);
+    let finished = sink.finish().unwrap();
+    let now = SystemClock.now();
+    let snapshot = Snapshot {
+        format: compline::archive::snapshot::SNAPSHOT_FORMAT,
+        platform: String::new(),
+        host: "host".into(),
+        user: "user".into(),
+        time: now,
+        finished_at: now,
+        status: Status::Complete,
+        tags: vec![],
+        parent: None,
+        tool: "test".into(),
+        components: vec![record(&captured, Some(&finished.root))],
+        restore_order: vec![],
+        plan: None,
+        other: serde_json::Map::default(),
+    };
+    let id = writer.publish(&snapshot).unwrap();
+    (id, ledger.get(Counter::BytesNew))
+}
+
+#[test]
+fn nights_in_a_real_repository_cost_what_changed_and_restore_after_it_is_opened_anew() {
+    let (server, stage) = (populated(), Stage::new());
+    let source = component(&stage, &server, "");
+    let (storage, unlock) = (Arc::new(MemoryStorage::new()), Unlock::new_key_file().unwrap().0);
+    Repository::create(&storage, &unlock, "test", SystemClock.now()).unwrap();
+    let open = || Repository::open(Box::new(Arc::clone(&storage)), &unlock, None).unwrap();
+    let repository = open();
+    let first_contents = contents(&server);
+    let (first, first_new) = real_night(&stage, &repository, source.as_ref());
+    let (_, idle_new) = real_night(&stage, &repository, source.as_ref());
+    assert!(first_new > 5_000_000, "{first_new}");
+    assert!(idle_new < 50_000, "an idle server's second night costs {idle_new} bytes");
+    server.sql("app", "DROP TABLE pgbench_accounts");
+    real_night(&stage, &repository, source.as_ref());
+    drop(repository);
+
+    let repository = open();
+    let ledger = Ledger::default();
+    let context = Context { clock: &SystemClock, observer: &ledger, interrupt: &stage.interrupt };
+    repository.refresh(&context).unwrap();
+    let snapshot = compline::archive::snapshots::read(&repository, first).unwrap().snapshot;
+    let record = snapshot.component("it").unwrap();
+    let archive = ArchiveReader::new(&repository, context);
+    let reader = ComponentReader::new(&archive, record).unwrap();
+    let fresh = PostgresServer::start();
+    let captured = Captured { facts: record.facts.clone(), ..Captured::default() };
+    let target = component(&stage, &fresh, "");
+    stage.restore_from(target.as_ref(), &captured, &reader, &Wish::default()).unwrap();
+    assert_eq!(contents(&fresh), first_contents);
 }
 
 #[test]

@@ -21,9 +21,17 @@ use compline::settings::Settings;
 use tempfile::TempDir;
 
 /// Files by path, as a component stored them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct MemoryArchive {
     pub files: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl std::fmt::Debug for MemoryArchive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map()
+            .entries(self.files.iter().map(|(path, bytes)| (path.escape_ascii().to_string(), bytes.len())))
+            .finish()
+    }
 }
 
 impl MemoryArchive {
@@ -133,6 +141,16 @@ impl Stage {
     }
 
     pub fn capture(&self, component: &dyn Component) -> Result<Night> {
+        let mut archive = MemoryArchive::default();
+        let (captured, problems) = self.capture_into(component, &mut archive)?;
+        Ok(Night { archive, captured, problems })
+    }
+
+    pub fn capture_into(
+        &self,
+        component: &dyn Component,
+        sink: &mut dyn CaptureSink,
+    ) -> Result<(Captured, Vec<Problem>)> {
         let ledger = Ledger::default();
         let context = Context { clock: &SystemClock, observer: &ledger, interrupt: &self.interrupt };
         let variable = |name: &str| self.variables.get(name).cloned();
@@ -148,41 +166,50 @@ impl Stage {
             variable: &variable,
             scratch: self.scratch.path(),
         };
-        let mut archive = MemoryArchive::default();
-        let captured = component.capture(&env, &mut archive)?;
-        Ok(Night { archive, captured, problems: ledger.problems() })
+        let captured = component.capture(&env, sink)?;
+        Ok((captured, ledger.problems()))
     }
 
     pub fn plan(&self, component: &dyn Component, night: &Night, wish: &Wish<'_>) -> Result<Vec<RestoreStep>> {
-        self.with(night, wish, |env| component.plan_restore(env)).0
+        self.with(&night.captured, &night.archive, wish, |env| component.plan_restore(env))
     }
 
     pub fn restore(&self, component: &dyn Component, night: &Night, wish: &Wish<'_>) -> Result<Restored> {
-        self.with(night, wish, |env| component.restore(env)).0
+        self.restore_from(component, &night.captured, &night.archive, wish)
     }
 
-    pub fn with<T>(
+    pub fn restore_from(
         &self,
-        night: &Night,
+        component: &dyn Component,
+        captured: &Captured,
+        source: &dyn CaptureSource,
+        wish: &Wish<'_>,
+    ) -> Result<Restored> {
+        self.with(captured, source, wish, |env| component.restore(env))
+    }
+
+    fn with<T>(
+        &self,
+        captured: &Captured,
+        source: &dyn CaptureSource,
         wish: &Wish<'_>,
         act: impl FnOnce(&RestoreEnvironment<'_>) -> T,
-    ) -> (T, Vec<Problem>) {
+    ) -> T {
         let ledger = Ledger::default();
         let context = Context { clock: &SystemClock, observer: &ledger, interrupt: &self.interrupt };
-        let record = record(&night.captured);
+        let record = record(captured, None);
         let variable = |name: &str| self.variables.get(name).cloned();
-        let done = act(&RestoreEnvironment {
+        act(&RestoreEnvironment {
             context,
             name: "it",
             record: &record,
-            source: &night.archive,
+            source,
             existing: wish.existing,
             force_version: wish.force_version,
             root: wish.root.map(Path::to_path_buf),
             variable: &variable,
             scratch: self.scratch.path(),
-        });
-        (done, ledger.problems())
+        })
     }
 
     /// Asserts that nothing was left in the scratch directory.
@@ -193,7 +220,7 @@ impl Stage {
 }
 
 /// The record a snapshot would keep, through its stored form.
-fn record(captured: &Captured) -> ComponentRecord {
+pub fn record(captured: &Captured, root: Option<&Entry>) -> ComponentRecord {
     let epoch = "1970-01-01T00:00:00Z".parse().expect("a valid time");
     let record = ComponentRecord {
         name: "it".into(),
@@ -213,7 +240,7 @@ fn record(captured: &Captured) -> ComponentRecord {
         problem_count: 0,
         chunker: "default".into(),
         stats: ComponentStats::default(),
-        root: None,
+        root: root.map(ComponentRecord::encode_root),
         other: serde_json::Map::default(),
     };
     let text = serde_json::to_string(&record).expect("a record is JSON");

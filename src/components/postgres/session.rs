@@ -2,7 +2,7 @@
 
 use super::connect::Access;
 use super::failure;
-use crate::components::process::{Chain, Input, Program, Running};
+use crate::components::process::{Chain, Input, Limits, Program, Running};
 use crate::error::Result;
 
 /// Printed after each answer. No row can be taken for it: rows are JSON, or numbers.
@@ -25,7 +25,9 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When `psql` can't be started. Whether the server answers shows with the first question.
     pub fn open(access: &Access<'a>, database: &str) -> Result<Self> {
-        let chain = Chain::single(psql(access.program("psql", database)), access.limits);
+        // It lives as long as a dump and the counting after it, and a count may take long without a word.
+        let limits = Limits { timeout: access.limits.timeout.map(|timeout| timeout * 2), stall_timeout: None };
+        let chain = Chain::single(psql(access.program("psql", database)), limits);
         let mut session = Self { running: chain.start(access.context, Input::Pipe)? };
         // Nothing that a user of the database may have put into its schemas shall be taken for the server's own.
         session.ask("SELECT pg_catalog.set_config('search_path', '', false)")?;
