@@ -46,8 +46,6 @@ pub struct FilesSource {
     pub paths: Vec<PathBuf>,
     /// Absolute paths that match are left out, with all that is below them.
     pub exclude: Option<GlobSet>,
-    /// Absolute paths that are never captured: the repository itself, caches.
-    pub omit: Vec<PathBuf>,
     /// Stay on the file system of each path.
     pub one_file_system: bool,
     /// Leave out directories that hold a `CACHEDIR.TAG`.

@@ -1,5 +1,6 @@
 //! The verbs: each opens what it needs, decides, executes, and returns a report. Nothing here prints; `cli` does.
 
+pub mod backup;
 pub mod check;
 pub mod diff;
 pub mod find;
@@ -7,6 +8,7 @@ pub mod init;
 pub mod keys;
 pub mod listing;
 pub mod plan;
+pub mod recover;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;

@@ -10,6 +10,7 @@
 
 pub mod archive;
 pub mod chunker;
+pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod commands;

@@ -1,3 +1,7 @@
-//! The program.
+//! The program: words in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    compline::cli::run(std::env::args_os())
+}

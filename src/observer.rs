@@ -102,6 +102,57 @@ impl Observer for Ledger {
     }
 }
 
+/// Passes everything on, and keeps the problems of one part of a run.
+pub struct Recorder<'a> {
+    inner: &'a dyn Observer,
+    kept: Mutex<(u64, Vec<Problem>)>,
+}
+
+impl<'a> Recorder<'a> {
+    /// Problems that are kept in full; the rest is only counted.
+    const KEPT_COUNT_MAX: usize = 100;
+
+    /// A recorder in front of `inner`.
+    #[must_use]
+    pub fn new(inner: &'a dyn Observer) -> Self {
+        Self { inner, kept: Mutex::default() }
+    }
+
+    /// How many problems there were, and the first of them.
+    #[must_use]
+    pub fn problems(&self) -> (u64, Vec<Problem>) {
+        self.kept.lock().map(|kept| kept.clone()).unwrap_or_default()
+    }
+}
+
+impl Observer for Recorder<'_> {
+    fn count(&self, counter: Counter, n: u64) {
+        self.inner.count(counter, n);
+    }
+
+    fn stage(&self, what: &str) {
+        self.inner.stage(what);
+    }
+
+    fn expect(&self, bytes: u64, files: u64) {
+        self.inner.expect(bytes, files);
+    }
+
+    fn problem(&self, problem: Problem) {
+        if let Ok(mut kept) = self.kept.lock() {
+            kept.0 += 1;
+            if kept.1.len() < Self::KEPT_COUNT_MAX {
+                kept.1.push(problem.clone());
+            }
+        }
+        self.inner.problem(problem);
+    }
+
+    fn detail(&self, line: &str) {
+        self.inner.detail(line);
+    }
+}
+
 /// What the world gives to every operation: time, ears, and the wish to stop.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {

@@ -126,6 +126,7 @@ fn problem(path: &Path, message: impl std::fmt::Display) -> Problem {
 /// Walks the source and makes events, in depth-first order.
 struct Walker<'w> {
     source: &'w FilesSource,
+    omit: &'w [PathBuf],
     chunks: &'w dyn ChunkSource,
     emit: &'w dyn Fn(Event) -> bool,
 }
@@ -136,6 +137,13 @@ struct Place<'p> {
     path: PathBuf,
     parent: Option<&'p Tree>,
     device: Option<u64>,
+}
+
+impl Place<'_> {
+    /// On another file system than the path that led here, where that matters.
+    fn is_foreign(&self) -> bool {
+        self.device.is_some_and(|device| posix::state_of(&self.directory).is_ok_and(|state| state.device != device))
+    }
 }
 
 impl Walker<'_> {
@@ -200,12 +208,12 @@ impl Walker<'_> {
     }
 
     fn is_excluded(&self, path: &Path) -> bool {
-        self.source.omit.iter().any(|omit| omit == path)
+        self.omit.iter().any(|omit| omit == path)
             || self.source.exclude.as_ref().is_some_and(|globs| globs.is_match(path))
     }
 
     fn all(&self, place: &Place<'_>) -> bool {
-        if self.is_foreign(place) {
+        if place.is_foreign() {
             return true;
         }
         let names = match list(&place.directory) {
@@ -215,7 +223,7 @@ impl Walker<'_> {
             }
         };
         let names = self.without_caches(place, names);
-        let filtering = self.source.exclude.is_some() || !self.source.omit.is_empty();
+        let filtering = self.source.exclude.is_some() || !self.omit.is_empty();
         let wanted = names.into_iter().filter(|(name, _)| !(filtering && self.is_excluded(&place.path.join(name))));
         let (directories, files): (Vec<_>, Vec<_>) = wanted.partition(|(_, is_directory)| *is_directory);
         let files: Vec<OsString> = files.into_iter().map(|(name, _)| name).collect();
@@ -232,10 +240,6 @@ impl Walker<'_> {
                 (self.emit)(Event::Problem(problem(&place.path.join(name), format!("Can't be opened: {cause}"))))
             }
         }
-    }
-
-    fn is_foreign(&self, place: &Place<'_>) -> bool {
-        place.device.is_some_and(|device| posix::state_of(&place.directory).is_ok_and(|state| state.device != device))
     }
 
     fn without_caches(&self, place: &Place<'_>, names: Vec<(OsString, bool)>) -> Vec<(OsString, bool)> {
@@ -342,7 +346,8 @@ impl Look<'_> {
             FoundKind::CharDevice(major, minor) => EntryKind::CharDevice(major, minor),
             FoundKind::BlockDevice(major, minor) => EntryKind::BlockDevice(major, minor),
         };
-        let unchanged = candidate.parent.is_some();
+        let ctime = inspected.metadata.ctime;
+        let unchanged = candidate.parent.is_some_and(|old| old.metadata.ctime == ctime && old.kind == kind);
         found.push(Found::Entry(
             Entry { name, kind, metadata: inspected.metadata, changed_while_read: false },
             unchanged,
@@ -365,7 +370,7 @@ impl Look<'_> {
         if let Some(old) = parent.filter(|old| posix::is_unchanged(old, &inspected.metadata, len)) {
             return Found::Entry(Entry { metadata: inspected.metadata, ..old }, true);
         }
-        if sparse || len > SMALL_LEN_MAX || len as usize > *budget {
+        if sparse || len > SMALL_LEN_MAX || len > *budget as u64 {
             return Found::Large { name, directory: directory.clone(), path: path.to_owned(), is_new };
         }
         let read = match self.read_small(directory, OsStr::from_bytes(&name), inspected) {
@@ -432,6 +437,7 @@ pub(super) fn capture(component: &mut ComponentWriter<'_>, source: &FilesSource)
         return Err(Error::new(ErrorKind::Usage, "There is nothing to capture: no path is given"));
     }
     let parent = component.parent();
+    let omit = component.omitted().to_vec();
     let reader = component.repository().reader(component.context());
     let repository = component.repository().clone();
     let chunker = component.chunker().clone();
@@ -439,8 +445,9 @@ pub(super) fn capture(component: &mut ComponentWriter<'_>, source: &FilesSource)
     let look = Look { chunker: &chunker, chunk_id: &chunk_id, owners: Owners::default() };
     let workers = pipeline::parallelism();
     let mut building = Building { component, look: &look, stack: Vec::new(), root: None };
-    let walk =
-        |emit: &dyn Fn(Event) -> bool| Walker { source, chunks: &reader, emit }.walk(&selection, parent.as_ref());
+    let walk = |emit: &dyn Fn(Event) -> bool| {
+        Walker { source, omit: &omit, chunks: &reader, emit }.walk(&selection, parent.as_ref());
+    };
     pipeline::ordered(walk, workers, workers * 2, |event| look.at(event), |outcome| building.take(outcome))?;
     let root = building.root.take();
     let Some(root) = root else {
@@ -536,11 +543,7 @@ impl Building<'_, '_> {
     }
 
     fn entry(&mut self, entry: Entry, unchanged: bool) {
-        let is_file = matches!(entry.kind, EntryKind::File(_));
-        let counter = if unchanged { Counter::FilesUnchanged } else { Counter::FilesNew };
-        if is_file || !unchanged {
-            self.component.count(counter, 1);
-        }
+        self.component.count(if unchanged { Counter::FilesUnchanged } else { Counter::FilesNew }, 1);
         self.component.count_logical(entry.len());
         self.push(entry);
     }
@@ -558,11 +561,11 @@ impl Building<'_, '_> {
                 .and_then(|file| Ok((posix::inspect_open(&file, &self.look.owners)?, file)));
             let (inspected, file) = match opened {
                 Ok(opened) => opened,
-                Err(cause) => return Ok(self.unreadable(path, &cause)),
+                Err(cause) => return self.unreadable(path, &cause),
             };
             let content = match self.component.put_file(&file, &inspected) {
                 Ok(Ok(content)) => content,
-                Ok(Err(cause)) => return Ok(self.unreadable(path, &cause)),
+                Ok(Err(cause)) => return self.unreadable(path, &cause),
                 Err(error) => return Err(error),
             };
             let held_still = posix::state_of(&file).is_ok_and(|state| posix::same_state(&inspected, &state));
@@ -575,10 +578,8 @@ impl Building<'_, '_> {
         Ok(())
     }
 
-    fn unreadable(&mut self, path: &Path, cause: &io::Error) {
-        if let Found::Problem(problem) = unreadable(path, cause) {
-            self.component.problem(problem);
-        }
+    fn unreadable(&mut self, path: &Path, cause: &io::Error) -> Result<()> {
+        self.group(vec![unreadable(path, cause)])
     }
 }
 

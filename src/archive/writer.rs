@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::PathBuf;
 
 use super::content::{ContentBuilder, ListSink};
 use super::entry::{Content, Entry, EntryKind, Metadata, Piece, Time};
@@ -24,8 +25,6 @@ use crate::store::{Repository, Role, Writer};
 
 /// Bytes of a stream that are cut and hashed together.
 const BATCH_LEN: usize = 2 << 20;
-/// Problems that a component's record holds in full; the rest is only counted.
-const PROBLEM_COUNT_MAX: usize = 100;
 /// Permission bits of streams: nobody but the owner.
 const STREAM_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -35,44 +34,52 @@ pub struct ArchiveWriter<'c> {
     repository: Repository,
     writer: Writer,
     tree_chunker: Chunker,
+    omit: Vec<PathBuf>,
     context: Context<'c>,
     started: Time,
 }
 
 impl<'c> ArchiveWriter<'c> {
-    /// Begins a snapshot. A rehearsal does everything but store: it tells what a run would cost.
+    /// Begins a snapshot. A rehearsal does everything but store: it tells what a run would cost. Absolute paths in `omit`
+    /// are never captured: the repository itself, caches.
     ///
     /// # Errors
     /// From the store.
-    pub fn new(repository: &Repository, rehearsal: bool, context: Context<'c>) -> Result<Self> {
+    pub fn new(repository: &Repository, rehearsal: bool, omit: Vec<PathBuf>, context: Context<'c>) -> Result<Self> {
         let now = context.clock.now();
         let nanoseconds = u32::try_from(now.subsec_nanosecond()).unwrap_or(0);
         Ok(Self {
             writer: repository.writer(rehearsal, &context)?,
             tree_chunker: repository.chunker(Profile::named("db-text").unwrap_or_default()),
             repository: repository.clone(),
+            omit,
             context,
             started: Time { seconds: now.as_second(), nanoseconds },
         })
     }
 
-    /// Begins a component. `parent` is its root in an earlier snapshot, for comparison.
-    pub fn component(&mut self, name: &str, profile: Profile, parent: Option<Entry>) -> ComponentWriter<'_> {
+    /// Begins a component. `parent` is its root in an earlier snapshot, for comparison; `context` counts for it.
+    pub fn component<'w>(
+        &'w mut self,
+        name: &str,
+        profile: Profile,
+        parent: Option<Entry>,
+        context: Context<'w>,
+    ) -> ComponentWriter<'w> {
         ComponentWriter {
             name: name.to_owned(),
             chunker: self.repository.chunker(profile),
             repository: self.repository.clone(),
             tree_chunker: &self.tree_chunker,
             writer: &mut self.writer,
-            context: self.context,
+            omit: &self.omit,
+            context,
             started: self.started,
             parent,
             root: None,
             tree: BTreeMap::new(),
             stream: None,
             stats: ComponentStats::default(),
-            problems: Vec::new(),
-            problem_count: 0,
         }
     }
 
@@ -109,10 +116,6 @@ pub struct FinishedComponent {
     pub root: Entry,
     /// Counts.
     pub stats: ComponentStats,
-    /// The first problems.
-    pub problems: Vec<Problem>,
-    /// How many there were.
-    pub problem_count: u64,
 }
 
 /// One component in the making. Dropped without [`ComponentWriter::finish`], nothing of it becomes visible.
@@ -124,14 +127,13 @@ pub struct ComponentWriter<'w> {
     tree_chunker: &'w Chunker,
     chunker: Chunker,
     context: Context<'w>,
+    omit: &'w [PathBuf],
     started: Time,
     parent: Option<Entry>,
     root: Option<(Metadata, Vec<Entry>)>,
     tree: BTreeMap<Vec<u8>, Node>,
     stream: Option<Content>,
     stats: ComponentStats,
-    problems: Vec<Problem>,
-    problem_count: u64,
 }
 
 impl<'w> ComponentWriter<'w> {
@@ -174,13 +176,13 @@ impl<'w> ComponentWriter<'w> {
         self.stats.bytes_logical += len;
     }
 
-    /// Counts and keeps a problem.
-    pub fn problem(&mut self, problem: Problem) {
-        self.problem_count += 1;
-        if self.problems.len() < PROBLEM_COUNT_MAX {
-            self.problems.push(problem.clone());
-        }
+    pub(super) fn problem(&self, problem: Problem) {
         self.context.observer.problem(problem);
+    }
+
+    /// Paths that are never captured.
+    pub(super) fn omitted(&self) -> &[PathBuf] {
+        self.omit
     }
 
     fn lists(&mut self) -> ListSink<'_> {
@@ -343,7 +345,7 @@ impl<'w> ComponentWriter<'w> {
     }
 
     fn finished(self, root: Entry) -> FinishedComponent {
-        FinishedComponent { root, stats: self.stats, problems: self.problems, problem_count: self.problem_count }
+        FinishedComponent { root, stats: self.stats }
     }
 
     fn stream_content(&mut self, name: &str, reader: &mut (dyn Read + Send)) -> Result<Content> {

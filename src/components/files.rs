@@ -40,7 +40,6 @@ pub(super) fn build(settings: &Settings) -> Result<Box<dyn Component>> {
         exclude,
         one_file_system: settings.boolean("one_file_system").unwrap_or(false),
         exclude_caches: settings.boolean("exclude_caches").unwrap_or(false),
-        ..FilesSource::default()
     })))
 }
 

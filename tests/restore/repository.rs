@@ -22,11 +22,11 @@ fn repository(world: &World) -> Repository {
 
 /// Captures `source`; gives the root of the component.
 fn capture(repository: &Repository, source: &Path, world: &World) -> Entry {
-    let mut writer = ArchiveWriter::new(repository, false, world.context()).unwrap();
-    let mut component = writer.component("files", Profile::default(), None);
+    let mut writer = ArchiveWriter::new(repository, false, Vec::new(), world.context()).unwrap();
+    let mut component = writer.component("files", Profile::default(), None, world.context());
     component.put_files(&FilesSource { paths: vec![source.to_path_buf()], ..FilesSource::default() }).unwrap();
     let finished = component.finish().unwrap();
-    assert_eq!(finished.problems, Vec::new());
+    assert_eq!(world.ledger.problems(), Vec::new());
     // Everything is stored; only the snapshot that would name the root isn't published.
     writer.discard().unwrap();
     finished.root

@@ -426,8 +426,8 @@ fn a_restore_that_is_interrupted_or_meets_damage_half_way_leaves_nothing_behind(
 fn real_night(stage: &Stage, repository: &Repository, component: &dyn Component) -> (compline::id::SnapshotId, u64) {
     let ledger = Ledger::default();
     let context = Context { clock: &SystemClock, observer: &ledger, interrupt: &stage.interrupt };
-    let mut writer = ArchiveWriter::new(repository, false, context).unwrap();
-    let mut sink = writer.component("it", Profile::named("db-text").unwrap(), None);
+    let mut writer = ArchiveWriter::new(repository, false, Vec::new(), context).unwrap();
+    let mut sink = writer.component("it", Profile::named("db-text").unwrap(), None, context);
     let (captured, problems) = stage.capture_into(component, &mut sink).unwrap();
     assert_eq!(problems, []);
     let finished = sink.finish().unwrap();

@@ -1,0 +1,85 @@
+//! The command line: parse, wire the world to the library, render. The only layer that prints, reads the environment, or
+//! knows that there are people.
+
+mod arguments;
+mod dispatch;
+mod render;
+mod terminal;
+mod unlock;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use arguments::Cli;
+
+use crate::error::{Error, ErrorKind};
+
+/// Exit code of a run that committed, but with problems.
+const EXIT_PROBLEMS: u8 = 3;
+/// Exit code of a check that found damage.
+const EXIT_DAMAGE: u8 = 5;
+
+/// How a verb ended, if not with an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Well,
+    Problems,
+    Damage,
+}
+
+/// Runs the program with these words (the first is its name) and says how to exit.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no failure.
+            let _nowhere_to_tell = error.print();
+            return ExitCode::from(if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 });
+        }
+    };
+    let json = cli.global.json;
+    match dispatch::run(cli) {
+        Ok(Ending::Well) => ExitCode::SUCCESS,
+        Ok(Ending::Problems) => ExitCode::from(EXIT_PROBLEMS),
+        Ok(Ending::Damage) => ExitCode::from(EXIT_DAMAGE),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _nowhere_to_tell = tell(&error, json);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+/// The reader of our output went away, as `head` does: nothing to complain about.
+fn is_broken_pipe(error: &Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        let io = cause.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe) {
+            return error.kind() == ErrorKind::Environment && error.to_string().contains("output");
+        }
+        next = cause.source();
+    }
+    false
+}
+
+fn tell(error: &Error, json: bool) -> std::io::Result<()> {
+    if json {
+        let object = serde_json::json!({
+            "error": error.chain(),
+            "code": error.kind().code(),
+            "exit_code": error.kind().exit_code(),
+            "hint": error.hint_text(),
+        });
+        writeln!(std::io::stdout(), "{object}")?;
+    }
+    let mut out = std::io::stderr().lock();
+    writeln!(out, "compline: {} [{}]", error.chain(), error.kind().code())?;
+    if let Some(hint) = error.hint_text() {
+        writeln!(out, "  {hint}.")?;
+    }
+    Ok(())
+}

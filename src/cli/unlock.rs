@@ -1,0 +1,161 @@
+//! Where the repository is and what opens it: command line first, then environment, then the plan, then the terminal.
+
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::arguments::{Global, NewKey};
+use crate::commands::Target;
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::Plan;
+use crate::settings::SecretSource;
+use crate::storage::Location;
+use crate::store::Unlock;
+
+/// Reads an environment variable.
+pub(super) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads the plan, if one is named.
+pub(super) fn plan(global: &Global) -> Result<Option<Plan>> {
+    let Some(path) = &global.plan else { return Ok(None) };
+    let text = std::fs::read_to_string(path).map_err(|cause| {
+        Error::new(ErrorKind::InvalidPlan, format!("Plan {} can't be read", path.display()))
+            .hint("Name the plan with -p or COMPLINE_PLAN; it is a text file in TOML")
+            .cause(cause)
+    })?;
+    Plan::load(path, &text).map(Some)
+}
+
+/// Where the repository lies.
+pub(super) fn location(global: &Global, plan: Option<&Plan>) -> Result<Location> {
+    if let Some(text) = &global.repo {
+        return Ok(Location::parse(text)?);
+    }
+    plan.and_then(Plan::repository).map(|repository| repository.location.clone()).ok_or_else(|| {
+        Error::new(ErrorKind::Usage, "No repository is named")
+            .hint("Name it with -r LOCATION or COMPLINE_REPO, or in a plan (-p FILE)")
+    })
+}
+
+/// The directory of caches. None if there is no home to put it in.
+pub(super) fn cache(global: &Global, variable: Variable<'_>) -> Option<PathBuf> {
+    let given = global.cache_dir.clone();
+    let xdg = || variable("XDG_CACHE_HOME").map(|path| PathBuf::from(path).join("compline"));
+    let home = || variable("HOME").map(|path| PathBuf::from(path).join(".cache/compline"));
+    given.or_else(xdg).or_else(home).filter(|path| path.is_absolute() || global.cache_dir.is_some())
+}
+
+/// Everything that opens the repository.
+pub(super) fn target(global: &Global, plan: Option<&Plan>, variable: Variable<'_>) -> Result<Target> {
+    let location = location(global, plan)?;
+    let unlock = existing(global, plan, variable, &location)?;
+    Ok(Target { location, unlock, cache: cache(global, variable) })
+}
+
+/// What opens a repository that exists.
+fn existing(global: &Global, plan: Option<&Plan>, variable: Variable<'_>, location: &Location) -> Result<Unlock> {
+    if let Some(unlock) = given(global, variable)? {
+        return Ok(unlock);
+    }
+    if let Some(unlock) = of_plan(plan, variable)? {
+        return Ok(unlock);
+    }
+    ask(&format!("Passphrase of {location}: ")).map(Unlock::Passphrase)
+}
+
+/// What the command line or the environment name.
+fn given(global: &Global, variable: Variable<'_>) -> Result<Option<Unlock>> {
+    if let Some(path) = &global.key_file {
+        return key_file(path).map(Some);
+    }
+    if let Some(path) = &global.password_file {
+        return SecretSource::File(path.clone()).resolve(variable).map(Unlock::Passphrase).map(Some);
+    }
+    if let Some(command) = &global.password_command {
+        let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+        return SecretSource::Command(words).resolve(variable).map(Unlock::Passphrase).map(Some);
+    }
+    match variable("COMPLINE_PASSWORD") {
+        Some(text) if text.is_empty() => Err(Error::new(ErrorKind::Usage, "COMPLINE_PASSWORD is empty")),
+        text => Ok(text.map(|text| Unlock::Passphrase(Zeroizing::new(text)))),
+    }
+}
+
+fn of_plan(plan: Option<&Plan>, variable: Variable<'_>) -> Result<Option<Unlock>> {
+    let Some(repository) = plan.and_then(Plan::repository) else { return Ok(None) };
+    if let Some(path) = &repository.key_file {
+        return key_file(path).map(Some);
+    }
+    repository.password.as_ref().map(|source| source.resolve(variable).map(Unlock::Passphrase)).transpose()
+}
+
+fn key_file(path: &Path) -> Result<Unlock> {
+    let text = std::fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|cause| Error::io(format!("Key file {} can't be read", path.display()), cause))?;
+    Unlock::from_key_file(&text)
+}
+
+/// Makes a key file that must not exist yet, readable by its owner alone.
+fn make_key_file(path: &Path) -> Result<Unlock> {
+    let (unlock, text) = Unlock::new_key_file()?;
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    made.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .map_err(|cause| Error::io(format!("Key file {} can't be made", path.display()), cause))?;
+    Ok(unlock)
+}
+
+/// What shall open a repository that is being created, and the key file that was made for it.
+pub(super) fn for_new(
+    global: &Global,
+    plan: Option<&Plan>,
+    variable: Variable<'_>,
+) -> Result<(Unlock, Option<PathBuf>)> {
+    let planned = plan.and_then(Plan::repository).and_then(|repository| repository.key_file.as_ref());
+    let named = global.password_file.is_some() || global.password_command.is_some();
+    let file = global.key_file.as_ref().or(planned.filter(|_| !named));
+    if let Some(path) = file.filter(|path| !path.exists()) {
+        return Ok((make_key_file(path)?, Some(path.clone())));
+    }
+    if let Some(unlock) = given(global, variable)? {
+        return Ok((unlock, None));
+    }
+    if let Some(unlock) = of_plan(plan, variable)? {
+        return Ok((unlock, None));
+    }
+    ask_twice().map(|text| (Unlock::Passphrase(text), None))
+}
+
+/// What a new key is to be made of.
+pub(super) fn new_key(options: &NewKey, variable: Variable<'_>) -> Result<Unlock> {
+    if let Some(path) = &options.key_file_to_make {
+        return make_key_file(path);
+    }
+    if let Some(path) = &options.password_file_to_read {
+        return SecretSource::File(path.clone()).resolve(variable).map(Unlock::Passphrase);
+    }
+    ask_twice().map(Unlock::Passphrase)
+}
+
+fn ask(prompt: &str) -> Result<Zeroizing<String>> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::new(
+            ErrorKind::WrongKey,
+            "No passphrase or key file is named, and there is no terminal to ask on",
+        )
+        .hint("Use --password-file, --password-command, --key-file, COMPLINE_PASSWORD, or the plan's [repository]"));
+    }
+    rpassword::prompt_password(prompt)
+        .map(Zeroizing::new)
+        .map_err(|cause| Error::io("The passphrase can't be read", cause))
+}
+
+fn ask_twice() -> Result<Zeroizing<String>> {
+    let first = ask("New passphrase: ")?;
+    if first != ask("The same again: ")? {
+        return Err(Error::new(ErrorKind::Usage, "The two passphrases differ").hint("Try again"));
+    }
+    Ok(first)
+}
