@@ -137,3 +137,9 @@ fn the_summary_has_every_page_of_the_documentation() {
     let findings = documentation::lost_pages();
     report("docs/src/SUMMARY.md names every page, and every page is there.", &findings);
 }
+
+#[test]
+fn every_plan_in_the_documentation_is_valid() {
+    let findings = documentation::invalid_plans();
+    report("A block ```toml of docs/src that begins with `format = ` is a whole plan, and valid.", &findings);
+}

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use compline::components::{KINDS, Kind};
 use compline::error::ErrorKind;
+use compline::plan::Plan;
 
 use crate::sources::package_root;
 
@@ -43,8 +45,26 @@ pub fn lost_pages() -> Vec<String> {
     let summary = page("SUMMARY.md");
     let named: BTreeSet<_> =
         summary.split('(').skip(1).filter_map(|rest| rest.split_once(')')).map(|(name, _)| name.to_owned()).collect();
-    let entries = fs::read_dir(package_root().join("docs/src")).unwrap();
-    let written = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let written: BTreeSet<_> = written.filter(|name| *name != "SUMMARY.md").collect();
+    let written = written_pages();
     named.symmetric_difference(&written).map(|name| format!("docs/src/{name}")).collect()
+}
+
+/// What is wrong with the plans that readers will copy.
+pub fn invalid_plans() -> Vec<String> {
+    let pages = written_pages();
+    let plans = pages.iter().flat_map(|name| plans_of(&page(name)).into_iter().map(move |plan| (name, plan)));
+    let loaded: Vec<_> = plans.map(|(name, plan)| Plan::load(Path::new(name), &plan)).collect();
+    assert!(loaded.len() >= 2, "the documentation shows no plans: the rule would hold of nothing");
+    loaded.into_iter().filter_map(Result::err).map(|error| error.chain()).collect()
+}
+
+fn plans_of(page: &str) -> Vec<String> {
+    let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.filter(|block| block.starts_with("format = ")).map(str::to_owned).collect()
+}
+
+fn written_pages() -> BTreeSet<String> {
+    let entries = fs::read_dir(package_root().join("docs/src")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| *name != "SUMMARY.md").collect()
 }
