@@ -32,6 +32,15 @@ impl Worker {
     }
 }
 
+/// Does `beside` on another thread while `here` runs on this one. A panic of either goes on from here.
+pub fn both<A: Send, B>(beside: impl FnOnce() -> A + Send, here: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let beside = scope.spawn(beside);
+        let here = here();
+        (beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), here)
+    })
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         if let Some(handle) = self.0.take() {

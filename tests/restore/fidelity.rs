@@ -248,6 +248,23 @@ fn the_comparison_sees_every_kind_of_difference() {
 }
 
 #[test]
+fn attributes_that_only_root_may_set_are_one_problem() {
+    if is_root() {
+        return crate::as_nobody("fidelity::attributes_that_only_root_may_set_are_one_problem");
+    }
+    let mut place = Place::new();
+    let mut files = Vec::new();
+    for name in [b"a", b"b", b"c"] {
+        let mut file = place.archive.file(name, b"x");
+        file.metadata.xattrs = vec![(b"trusted.x".to_vec(), b"x".to_vec())];
+        files.push(file);
+    }
+    let root = place.archive.directory(b"root", files);
+    let (summary, problems) = place.restore_badly(&root, &RestoreOptions::default());
+    assert_eq!((summary.files_restored, problems.len()), (3, 1), "{problems:?}");
+}
+
+#[test]
 fn all_of_this_holds_without_the_rights_of_root_too() {
     if is_root() {
         crate::as_nobody("fidelity::a_nasty_tree_comes_back_identical");

@@ -35,6 +35,8 @@ pub struct Wanted<'a> {
 pub struct Refused {
     /// The system doesn't let us give files away.
     pub owner: bool,
+    /// Nor set attributes in `security.*` and `trusted.*`.
+    pub privileged: bool,
     /// Everything else, in words.
     pub problems: Vec<String>,
 }
@@ -200,7 +202,13 @@ fn has(xattrs: &Xattrs, name: &[u8]) -> bool {
 }
 
 fn note_xattr(refused: &mut Refused, name: &[u8], result: Result<(), Errno>) {
-    if let Err(error) = result {
-        refused.problems.push(format!("extended attribute {} not restored: {error}", escape(name)));
+    match result {
+        Ok(()) => {}
+        Err(Errno::PERM) if name.starts_with(b"security.") || name.starts_with(b"trusted.") => {
+            refused.privileged = true;
+        }
+        Err(error) => {
+            refused.problems.push(format!("extended attribute {} not restored: {error}", escape(name)));
+        }
     }
 }

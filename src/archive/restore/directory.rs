@@ -125,9 +125,12 @@ impl Directory {
         self.tasks.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// Path below the target, of `name` in this directory.
+    /// Path below the target, of `name` in this directory or, for `.`, of this directory.
     pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
-        let mut names = vec![name];
+        let mut names = Vec::new();
+        if name != b"." || self.parent.is_none() {
+            names.push(name);
+        }
         let mut at = self;
         while let Some(parent) = &at.parent {
             names.push(&at.name);

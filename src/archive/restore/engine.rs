@@ -39,6 +39,7 @@ pub(super) struct Engine<'a> {
     pub open_files: OpenFiles,
     owners: Owners,
     owner_refused: AtomicBool,
+    privileged_refused: AtomicBool,
     target: Vec<u8>,
     tally: Tally,
     /// Why a write had to stop everything, on its way past the chunk source.
@@ -63,6 +64,7 @@ impl<'a> Engine<'a> {
             open_files: OpenFiles::default(),
             owners: Owners::new(),
             owner_refused: AtomicBool::new(false),
+            privileged_refused: AtomicBool::new(false),
             target: target.as_os_str().as_bytes().to_vec(),
             tally: Tally::default(),
             fatal: Mutex::new(None),
@@ -159,13 +161,19 @@ impl<'a> Engine<'a> {
         self.owner(metadata).map_or(self.policy.uid, |(uid, _)| uid)
     }
 
-    /// Tells what metadata was refused. Owners are refused for all files or none: that is one problem.
+    /// Tells what metadata was refused. Owners and the attributes of the system are refused for all files or none: that
+    /// is one problem each.
     pub fn note(&self, directory: &Directory, name: &[u8], refused: io::Result<Refused>) {
         match refused {
             Ok(refused) => {
                 if refused.owner && !self.owner_refused.swap(true, Ordering::Relaxed) {
                     let message = "owners and groups are not restored, nor set-user-id bits with them: \
                                    only root may give files away (this file is the first)";
+                    self.problem(directory, name, message);
+                }
+                if refused.privileged && !self.privileged_refused.swap(true, Ordering::Relaxed) {
+                    let message = "extended attributes in security.* and trusted.* are not restored: \
+                                   only root may set them (this file is the first)";
                     self.problem(directory, name, message);
                 }
                 for message in refused.problems {
@@ -205,6 +213,9 @@ impl<'a> Engine<'a> {
     /// Fetches the chunks of `batch` and writes them to their places. A damaged chunk costs the files it belongs to and
     /// no others: what failed as a whole is asked for in halves.
     pub fn fetch(&self, batch: &Batch) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         let done: Vec<AtomicBool> = batch.ids.iter().map(|_| AtomicBool::new(false)).collect();
         let mut wanted: Vec<Vec<usize>> = vec![(0..batch.ids.len()).collect()];
         while let Some(positions) = wanted.pop() {
@@ -240,7 +251,10 @@ impl<'a> Engine<'a> {
             if done[position].swap(true, Ordering::AcqRel) {
                 return Ok(());
             }
-            batch.places[position].iter().try_for_each(|place| self.put(place, bytes))
+            batch.places[position].iter().try_for_each(|place| {
+                self.context.go_on()?;
+                self.put(place, bytes)
+            })
         })
     }
 

@@ -25,6 +25,7 @@ use crate::archive::entry::{Content, Entry, EntryKind, Metadata};
 use crate::archive::posix;
 use crate::archive::tree::Tree;
 use crate::error::{Error, Result};
+use crate::pipeline;
 
 /// A directory whose entries are being gone through. It is a task of the directory.
 struct Frame {
@@ -95,12 +96,8 @@ impl<'e, 'a> Walk<'e, 'a> {
         let mut batch = self.fill()?;
         while !self.is_done() || !batch.is_empty() {
             let engine = self.engine;
-            let (fetched, next) = std::thread::scope(|scope| {
-                let fetching = scope.spawn(|| if batch.is_empty() { Ok(()) } else { engine.fetch(&batch) });
-                let next = self.fill();
-                (fetching.join(), next)
-            });
-            fetched.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            let (fetched, next) = pipeline::both(|| engine.fetch(&batch), || self.fill());
+            fetched?;
             batch = next?;
         }
         Ok(())
