@@ -1,13 +1,15 @@
 //! A restore that was stopped, run again, ends right.
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use compline::archive::restore::{Overwrite, RestoreOptions};
+use compline::archive::restore::{Overwrite, RestoreOptions, restore_tree};
 use compline::error::ErrorKind;
 
 use crate::support::compare::assert_equal;
+use crate::support::memory::MemoryArchive;
 use crate::support::nasty;
-use crate::{Place, names, with};
+use crate::{Place, World, names, with};
 
 /// How many chunks the whole tree has in bulk.
 fn deliveries(place: &mut Place) -> i64 {
@@ -26,7 +28,7 @@ fn a_restore_stopped_anywhere_ends_right_when_run_again_under_every_policy() {
     let root = place.capture();
     for (name, overwrite) in Overwrite::ALL {
         place.target = name;
-        for patience in [0, 1, total / 7, total / 3, total / 2, total - 1] {
+        for patience in [0, total / 7, total / 2, total - 1] {
             place.archive.patience.store(patience, Ordering::SeqCst);
             let (done, _) = place.restore(&root, &with(overwrite));
             if let Err(error) = done {
@@ -34,6 +36,46 @@ fn a_restore_stopped_anywhere_ends_right_when_run_again_under_every_policy() {
             }
         }
         place.archive.patience.store(i64::MAX, Ordering::SeqCst);
+        place.restore_well(&root, &with(overwrite));
+        assert_equal(&place.source(), &place.target());
+    }
+}
+
+const VICTIM: &str = "COMPLINE_TEST_VICTIM";
+
+/// Restores `source` to `target` below the directory that the environment names, and dies half-way.
+#[test]
+#[ignore = "started and killed by the test below"]
+fn victim() {
+    let scratch = PathBuf::from(std::env::var(VICTIM).unwrap());
+    let [patience, policy] = ["patience", "policy"].map(|name| std::fs::read_to_string(scratch.join(name)).unwrap());
+    let mut archive = MemoryArchive::new();
+    let root = archive.capture(&scratch.join("source"));
+    archive.patience.store(patience.parse().unwrap(), Ordering::SeqCst);
+    archive.deadly.store(true, Ordering::SeqCst);
+    let (world, options) = (World::new(), with(policy.parse().unwrap()));
+    let _ = restore_tree(&archive, &archive, &root, &scratch.join(&policy), &options, &world.context());
+}
+
+#[test]
+fn a_restore_killed_anywhere_ends_right_when_run_again_under_every_policy() {
+    let mut place = Place::new();
+    nasty::build(&place.source());
+    let total = deliveries(&mut place);
+    let root = place.capture();
+    for (name, overwrite) in Overwrite::ALL {
+        for patience in [0, total / 3, total - 1] {
+            std::fs::write(place.scratch.path().join("patience"), patience.to_string()).unwrap();
+            std::fs::write(place.scratch.path().join("policy"), name).unwrap();
+            let killed = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "resume::victim", "--ignored"])
+                .env(VICTIM, place.scratch.path())
+                .output()
+                .unwrap();
+            // What the runs before have brought home needs no more deliveries.
+            assert!(!killed.status.success() || patience > 0, "{killed:?}");
+        }
+        place.target = name;
         place.restore_well(&root, &with(overwrite));
         assert_equal(&place.source(), &place.target());
     }
@@ -92,17 +134,10 @@ fn a_request_to_stop_is_heard_before_the_first_file() {
     let mut place = Place::new();
     place.write("file", "x");
     let root = place.capture();
-    let world = crate::World::new();
+    let world = World::new();
     world.interrupt.store(true, Ordering::SeqCst);
     let options = RestoreOptions::default();
-    let done = compline::archive::restore::restore_tree(
-        &place.archive,
-        &place.archive,
-        &root,
-        &place.target(),
-        &options,
-        &world.context(),
-    );
+    let done = restore_tree(&place.archive, &place.archive, &root, &place.target(), &options, &world.context());
     assert_eq!(done.unwrap_err().kind(), ErrorKind::Interrupted);
     assert_eq!(names(&place.target()), Vec::<String>::new());
 }

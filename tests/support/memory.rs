@@ -34,10 +34,10 @@ pub struct MemoryArchive {
     pub delivered: AtomicU64,
     /// The most that were asked for at once.
     pub batch_len_max: AtomicU64,
-    /// Deliveries that are left until `interrupted` is set.
+    /// Deliveries that are left until it stops with `Interrupted`.
     pub patience: AtomicI64,
-    /// Set when the patience is over.
-    pub interrupted: AtomicBool,
+    /// When the patience is over, the process dies on the spot, like one that is killed.
+    pub deadly: AtomicBool,
 }
 
 impl MemoryArchive {
@@ -49,7 +49,7 @@ impl MemoryArchive {
             delivered: AtomicU64::new(0),
             batch_len_max: AtomicU64::new(0),
             patience: AtomicI64::new(i64::MAX),
-            interrupted: AtomicBool::new(false),
+            deadly: AtomicBool::new(false),
         }
     }
 
@@ -166,7 +166,9 @@ impl MemoryArchive {
 
     fn deliver(&self, at: usize, id: &ChunkId, deliver: &(dyn Fn(usize, &[u8]) -> Result<()> + Sync)) -> Result<()> {
         if self.patience.fetch_sub(1, Ordering::SeqCst) <= 0 {
-            self.interrupted.store(true, Ordering::SeqCst);
+            if self.deadly.load(Ordering::SeqCst) {
+                std::process::abort();
+            }
             return Err(Error::interrupted());
         }
         self.delivered.fetch_add(1, Ordering::SeqCst);
