@@ -37,7 +37,7 @@ pub fn run(
     into: &Path,
     options: &RestoreOptions,
 ) -> Result<RestoreReport> {
-    refuse_unsafe(&target.location, into)?;
+    refuse_unsafe(&target.location, into, options.delete)?;
     let started = app.context.clock.now();
     let repository = target.open()?;
     let published = snapshot(app, &repository, &what.selector)?;
@@ -84,8 +84,9 @@ fn add(a: RestoreSummary, b: RestoreSummary) -> RestoreSummary {
     }
 }
 
-/// A restore must not touch the repository it reads from, nor take a file for a directory.
-fn refuse_unsafe(location: &Location, into: &Path) -> Result<()> {
+/// A restore must not touch the repository it reads from, nor take a file for a directory. With `delete`, the repository
+/// must not lie below the target either: no snapshot holds it, so it would be removed.
+fn refuse_unsafe(location: &Location, into: &Path, delete: bool) -> Result<()> {
     let unsafe_target = |why: &str| {
         Error::new(ErrorKind::UnsafeTarget, format!("{} can't be the target: {why}", into.display()))
             .hint("Choose an empty or a new directory elsewhere")
@@ -103,6 +104,49 @@ fn refuse_unsafe(location: &Location, into: &Path) -> Result<()> {
         (Some(repository), Some(existing)) if existing.starts_with(&repository) => {
             Err(unsafe_target("it lies inside the repository"))
         }
+        (Some(repository), Some(existing)) if delete && repository.starts_with(&existing) && into.exists() => {
+            Err(unsafe_target("the repository lies inside it, and --delete would remove it"))
+        }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(location: &Path, into: &Path, delete: bool) -> bool {
+        let location = Location::parse(location.as_os_str()).expect("a path is a location");
+        match refuse_unsafe(&location, into, delete) {
+            Ok(()) => false,
+            Err(error) => error.kind() == ErrorKind::UnsafeTarget,
+        }
+    }
+
+    #[test]
+    fn the_repository_is_never_in_reach_of_a_restore() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let (outer, repository) = (scratch.path().join("outer"), scratch.path().join("outer/repository"));
+        std::fs::create_dir_all(repository.join("packs")).expect("a directory");
+        std::os::unix::fs::symlink(&outer, scratch.path().join("link")).expect("a link");
+        assert!(refused(&repository, &repository, false));
+        assert!(refused(&repository, &repository.join("packs"), false));
+        assert!(refused(&repository, &repository.join("new/deeper"), false));
+        assert!(!refused(&repository, &outer, false));
+        assert!(refused(&repository, &outer, true));
+        assert!(refused(&repository, &scratch.path().join("link"), true));
+        assert!(refused(&repository, scratch.path(), true));
+        assert!(!refused(&repository, &outer.join("beside"), true));
+    }
+
+    #[test]
+    fn a_target_is_a_directory_or_nothing_yet() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let file = scratch.path().join("file");
+        std::fs::write(&file, "x").expect("a file");
+        let repository = scratch.path().join("repository");
+        assert!(refused(&repository, &file, false));
+        assert!(refused(&repository, Path::new(""), false));
+        assert!(!refused(&repository, &scratch.path().join("new"), true));
     }
 }
