@@ -253,6 +253,7 @@ pub fn run(app: App<'_>, target: &Target, work: Work<'_>, labels: &Labels, rehea
         _ => (String::new(), None, Vec::new()),
     };
     let jobs = jobs(work)?;
+    let left_out = jobs.iter().any(|job| job.skipped.is_some());
     let repository = target.open()?;
     let snapshots = finding::all(&repository, &app.context)?;
     let scratch = scratch(target.cache.as_deref())?;
@@ -275,7 +276,7 @@ pub fn run(app: App<'_>, target: &Target, work: Work<'_>, labels: &Labels, rehea
         user: labels.user.clone(),
         time: labels.time.unwrap_or(started),
         finished_at: app.context.clock.now(),
-        status: status_of(&records),
+        status: status_of(&records, left_out),
         tags: labels.tags.clone(),
         parent,
         tool: concat!("compline ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -322,10 +323,11 @@ fn omitted(target: &Target) -> Vec<PathBuf> {
     places.filter_map(|path: &Path| path.canonicalize().ok()).collect()
 }
 
-/// Complete only if every component is.
-fn status_of(records: &[ComponentRecord]) -> Status {
-    let complete = records.iter().all(|record| record.status == Status::Complete);
-    if complete { Status::Complete } else { Status::Partial }
+/// Complete if every component is that was to be there: those that the plan itself skips are not missed, those that
+/// were left out by hand are.
+fn status_of(records: &[ComponentRecord], left_out: bool) -> Status {
+    let good = |record: &ComponentRecord| matches!(record.status, Status::Complete | Status::Skipped);
+    if !left_out && records.iter().all(good) { Status::Complete } else { Status::Partial }
 }
 
 fn refuse_empty(reports: &[ComponentReport]) -> Result<()> {

@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use super::{App, Target, scratch, snapshot};
 use crate::archive::snapshots::{Published, Selector};
-use crate::archive::{ArchiveReader, ComponentReader, ComponentRecord};
+use crate::archive::{ArchiveReader, ComponentReader, ComponentRecord, Status};
 use crate::components::{Existing, RestoreEnvironment, RestoreStep};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
-use crate::plan::{Plan, PlannedComponent, Role, no_such_component};
+use crate::plan::{Enabled, Plan, PlannedComponent, Role, no_such_component};
 
 /// What to recover, and how.
 #[derive(Debug, Clone)]
@@ -111,13 +111,22 @@ fn choose<'a>(plan: &'a Plan, published: &'a Published, recovery: &Recovery) -> 
             continue;
         }
         let record = published.snapshot.component(planned.name());
-        if planned.role() == Role::Ephemeral && !named {
-            left_out.push((planned.name().to_owned(), "it is ephemeral; name it with --only to restore it".to_owned()));
-            continue;
+        match reason_to_leave_out(planned, record) {
+            Some(reason) if !named => left_out.push((planned.name().to_owned(), reason)),
+            _ => chosen.push(Chosen { planned, record: usable(planned, record, published)? }),
         }
-        chosen.push(Chosen { planned, record: usable(planned, record, published)? });
     }
     Ok((chosen, left_out))
+}
+
+/// Why a restore of everything goes without the component: it may be lost, or it was not there when it could have been
+/// captured and the plan says that it need not be.
+fn reason_to_leave_out(planned: &PlannedComponent, record: Option<&ComponentRecord>) -> Option<String> {
+    if planned.role() == Role::Ephemeral {
+        return Some("it is ephemeral; name it with --only to restore it".to_owned());
+    }
+    let record = record.filter(|record| record.status == Status::Skipped && *planned.enabled() != Enabled::Yes)?;
+    Some(format!("it was skipped: {}", record.reason.as_deref().unwrap_or("no reason given")))
 }
 
 /// The record of a component that can be restored: committed, and of the kind that the plan says.
