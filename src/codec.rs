@@ -11,6 +11,15 @@ pub struct DecodeError {
     pub what: &'static str,
 }
 
+impl DecodeError {
+    /// Whether a newer program may have written it: such errors begin with `unknown`, in all decoders. All others are
+    /// damage.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        self.what.starts_with("unknown ")
+    }
+}
+
 /// Result of decoding.
 pub type Decoded<T> = Result<T, DecodeError>;
 

@@ -1,8 +1,8 @@
 //! Keys, sealing, key derivation (format-spec 10). The only user of the cipher and of the password hash.
 //!
-//! One master key opens a repository. From it come subkeys, one for each [`Purpose`], by BLAKE3 key derivation. Each
-//! sealed object has 32 random bytes of salt; the key that seals it is the keyed BLAKE3 of the salt under the subkey.
-//! A key therefore seals one object only, and within an object the nonce is a position that occurs once: no nonce ever
+//! One master key opens a repository. From it come subkeys, one for each [`Purpose`], by BLAKE3 key derivation. The
+//! header of each sealed object holds 32 random bytes of salt; the key that seals the object is the keyed BLAKE3 of the
+//! header under the subkey. A key therefore seals one object only, and within an object the nonce is a position that occurs once: no nonce ever
 //! repeats, and no state has to be kept to ensure it.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -54,10 +54,11 @@ impl Secret {
         Self(blake3::derive_key(purpose.context(), &self.0))
     }
 
-    /// The key that seals the one object with `salt`; `self` being a subkey.
+    /// The key that seals the one object with this header, salt and all; `self` being a subkey. Type, version, key slot
+    /// and detail are in it as well: an object that is passed off as another one does not open.
     #[must_use]
-    pub fn object_key(&self, salt: &[u8; KEY_LEN]) -> SealKey {
-        let mut key = *blake3::keyed_hash(&self.0, salt).as_bytes();
+    pub fn object_key(&self, header: &[u8]) -> SealKey {
+        let mut key = *blake3::keyed_hash(&self.0, header).as_bytes();
         let sealer = SealKey::new(&key);
         key.zeroize();
         sealer
@@ -168,6 +169,17 @@ impl PassphraseCost {
     pub const DEFAULT: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 1 };
     /// What a key object may ask for at most: 4 GiB, 64 passes, 64 lanes.
     pub const MAX: Self = Self { memory_kib: 4 * 1024 * 1024, passes: 64, lanes: 64 };
+    /// No passphrase, no work.
+    pub const NONE: Self = Self { memory_kib: 0, passes: 0, lanes: 0 };
+
+    /// Whether a key object may ask for it: what Argon2 needs at least, and [`PassphraseCost::MAX`].
+    #[must_use]
+    pub fn is_allowed(self) -> bool {
+        let max = Self::MAX;
+        (1..=max.lanes).contains(&self.lanes)
+            && (1..=max.passes).contains(&self.passes)
+            && (8 * self.lanes..=max.memory_kib).contains(&self.memory_kib)
+    }
 }
 
 /// Argon2id of a passphrase.
@@ -175,8 +187,7 @@ impl PassphraseCost {
 /// # Errors
 /// On costs that the algorithm or [`PassphraseCost::MAX`] forbids, and when memory is short.
 pub fn passphrase_key(passphrase: &[u8], salt: &[u8; KEY_LEN], cost: PassphraseCost) -> Result<Secret, CryptoError> {
-    let max = PassphraseCost::MAX;
-    if cost.memory_kib > max.memory_kib || cost.passes > max.passes || cost.lanes > max.lanes {
+    if !cost.is_allowed() {
         return Err(CryptoError("The key object asks for an absurd amount of work".to_owned()));
     }
     let mut key = Zeroizing::new([0; KEY_LEN]);

@@ -196,6 +196,22 @@ impl Error {
         Self::new(ErrorKind::Damaged, message).hint("Run `compline check --read-data` to see how far the damage goes")
     }
 
+    /// The stored `subject` can't be read: it is of a newer format, or damaged.
+    pub fn stored(subject: impl fmt::Display, is_newer: bool) -> Self {
+        if is_newer {
+            Self::new(ErrorKind::UnsupportedFormat, format!("{subject} was written by a newer compline"))
+                .hint("Use that one, or a newer one")
+        } else {
+            Self::damaged(format!("{subject} is damaged"))
+        }
+    }
+
+    /// Whether one stored object is at fault and all others may be fine.
+    #[must_use]
+    pub fn is_of_one_object(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Damaged | ErrorKind::UnsupportedFormat)
+    }
+
     /// The run was asked to stop.
     #[must_use]
     pub fn interrupted() -> Self {

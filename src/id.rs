@@ -135,7 +135,7 @@ id!(
     SnapshotId, 32
 );
 id!(
-    /// Random name of a key object.
+    /// The first 16 bytes of BLAKE3 of a key object as stored: damage is told from a wrong passphrase.
     KeyId, 16
 );
 id!(

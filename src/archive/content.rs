@@ -221,5 +221,5 @@ pub const TREE_LEN_MAX: u64 = 2 << 30;
 /// When chunks can't be had or are no tree.
 pub fn read_tree(chunks: &dyn ChunkSource, content: &Content) -> Result<Tree> {
     let bytes = read_all(chunks, content, TREE_LEN_MAX)?;
-    Tree::decode(&bytes).map_err(|cause| Error::damaged("A tree is not what the format allows").cause(cause))
+    Tree::decode(&bytes).map_err(|cause| Error::stored("A tree", cause.is_newer()).cause(cause))
 }

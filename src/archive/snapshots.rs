@@ -84,7 +84,7 @@ pub fn all(repository: &Repository, context: &Context<'_>) -> Result<Vec<Publish
     for found in read {
         match found {
             Ok(published) => snapshots.push(published),
-            Err(error) if error.kind() == ErrorKind::Damaged => {
+            Err(error) if error.is_of_one_object() => {
                 context.observer.problem(Problem::new("snapshots", error.chain()));
             }
             Err(error) => return Err(error),

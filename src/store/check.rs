@@ -6,7 +6,7 @@ use super::envelope::HEADER_LEN;
 use super::index_segment::PackEntry;
 use super::pack_reader::{self, FrameOpener, PackError};
 use super::repository::Repository;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::id::PackId;
 use crate::observer::{Context, Counter, Problem};
 use crate::storage::{Listed, ObjectKey, ObjectKind, StorageErrorKind};
@@ -125,7 +125,7 @@ fn check_footer(repository: &Repository, row: &Listed, context: &Context<'_>) ->
     let Some(id) = pack_id(&row.key) else { return Ok(()) };
     match repository.read_pack_entry(id, row.len) {
         Ok(entry) => compare_index(repository, &entry, context),
-        Err(error) if error.kind() == ErrorKind::Damaged => {
+        Err(error) if error.is_of_one_object() => {
             context.observer.problem(Problem::new(row.key.path(), error.chain()));
             Ok(())
         }

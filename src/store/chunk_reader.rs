@@ -100,7 +100,7 @@ impl<'c> ChunkReader<'c> {
             .get_range(&ObjectKey::Pack(pack), 0..HEADER_LEN as u64)
             .map_err(|cause| unreadable(pack, cause))?;
         let opener = FrameOpener::new(&header, &self.repository.inner.keys)
-            .map_err(|cause| Error::damaged(format!("The header of pack {pack} is damaged")).cause(cause))?;
+            .map_err(|cause| Error::stored(format!("The header of pack {pack}"), cause.is_newer()).cause(cause))?;
         let opener = Arc::new(opener);
         if openers.len() >= OPENER_COUNT_MAX {
             openers.clear();
@@ -110,12 +110,12 @@ impl<'c> ChunkReader<'c> {
     }
 
     fn open_frame(&self, place: &FramePlace, sealed: Vec<u8>, plain: &mut Vec<u8>) -> Result<()> {
-        let damaged = |cause: PackError| {
-            Error::damaged(format!("Pack {} is damaged at byte {}", place.pack, place.offset)).cause(cause)
+        let unreadable = |cause: PackError| {
+            Error::stored(format!("Byte {} of pack {}", place.offset, place.pack), cause.is_newer()).cause(cause)
         };
-        let kind = FrameKind::from_byte(place.kind).ok_or_else(|| damaged(PackError::WrongFooter))?;
+        let kind = FrameKind::from_byte(place.kind);
         self.context.count(Counter::BytesFetched, sealed.len() as u64);
-        self.opener(place.pack)?.open(place.offset, kind, place.plain_len, sealed, plain).map_err(damaged)
+        self.opener(place.pack)?.open(place.offset, kind, place.plain_len, sealed, plain).map_err(unreadable)
     }
 
     fn chunk<'p>(&self, wanted: &Wanted, plain: &'p [u8]) -> Result<&'p [u8]> {

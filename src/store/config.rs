@@ -49,8 +49,7 @@ impl ConfigHead {
     /// `Damaged` if it is no config object, `UnsupportedFormat` for newer versions and unknown features.
     pub fn read(object: &[u8]) -> Result<Self> {
         let head = envelope::record_extra(ObjectType::Config, object).and_then(Self::decode).map_err(|cause| {
-            let newer = cause.what == "unsupported format version";
-            let kind = if newer { ErrorKind::UnsupportedFormat } else { ErrorKind::Damaged };
+            let kind = if cause.is_newer() { ErrorKind::UnsupportedFormat } else { ErrorKind::Damaged };
             Error::new(kind, "The config of the repository can't be read")
                 .hint("If a newer compline wrote it, use that one; if not, bring the object `config` back from a copy")
                 .cause(cause)

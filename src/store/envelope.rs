@@ -9,7 +9,8 @@
 //! 12 32  salt, random
 //! 44     plain extra part of fixed length (config and keys only), then the sealed body
 //! ```
-//! Small objects ("records") are sealed whole at position 0, with header and extra part as associated data.
+//! The key of an object is made of its subkey and these 44 bytes. Small objects ("records") are sealed whole at position
+//! 0, with header and extra part as associated data.
 
 use crate::codec::{Decoded, Reader, Writer};
 use crate::compress;
@@ -86,7 +87,7 @@ impl Header {
             return Err(r.error("wrong object type"));
         }
         if r.u8()? != FORMAT_VERSION {
-            return Err(r.error("unsupported format version"));
+            return Err(r.error("unknown format version"));
         }
         if r.u8()? != KEY_SLOT_DERIVED {
             return Err(r.error("unknown key slot"));
@@ -100,19 +101,36 @@ impl Header {
 /// # Errors
 /// When the system gives no random bytes.
 pub fn seal_record(object: ObjectType, subkey: &Secret, extra: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
+    seal_record_salted(object, crypto::random().map_err(no_random)?, subkey, extra, plain)
+}
+
+/// The same with a salt that the caller drew, for keys that are made of the salt. No salt may be used twice.
+///
+/// # Errors
+/// When `plain` is longer than the format allows.
+pub fn seal_record_salted(
+    object: ObjectType,
+    salt: [u8; KEY_LEN],
+    subkey: &Secret,
+    extra: &[u8],
+    plain: &[u8],
+) -> Result<Vec<u8>> {
     debug_assert_eq!(extra.len(), object.extra_len());
+    let plain_len = u32::try_from(plain.len()).ok().filter(|len| *len as usize <= RECORD_LEN_MAX);
+    let plain_len =
+        plain_len.ok_or_else(|| Error::new(ErrorKind::Bug, "A record grew longer than the format allows"))?;
     let packed = compress::compress(plain);
     let detail = if packed.is_some() { COMPRESSION_ZSTD } else { COMPRESSION_NONE };
-    let header = Header { detail, salt: crypto::random().map_err(no_random)? };
-    let mut object = header.encode(object);
+    let mut object = Header { detail, salt }.encode(object);
+    let key = subkey.object_key(&object);
     object.extend_from_slice(extra);
     let mut body = Writer::new();
     match packed {
-        Some(packed) => body.u32(u32_len(plain.len())).bytes(&packed),
+        Some(packed) => body.u32(plain_len).bytes(&packed),
         None => body.bytes(plain),
     };
     let mut body = body.into_bytes();
-    subkey.object_key(&header.salt).seal(0, &object, &mut body);
+    key.seal(0, &object, &mut body);
     object.append(&mut body);
     Ok(object)
 }
@@ -120,12 +138,6 @@ pub fn seal_record(object: ObjectType, subkey: &Secret, extra: &[u8], plain: &[u
 /// The system gave no random bytes.
 pub(super) fn no_random(cause: crypto::CryptoError) -> Error {
     Error::new(ErrorKind::Environment, "No random bytes can be had").cause(cause)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "records are at most RECORD_LEN_MAX long, far below 4 GiB")]
-fn u32_len(len: usize) -> u32 {
-    debug_assert!(len <= RECORD_LEN_MAX);
-    len as u32
 }
 
 /// Why a record did not open.
@@ -140,6 +152,14 @@ pub enum RecordError {
     /// The plain text is not what it says.
     #[error(transparent)]
     Decompress(#[from] compress::DecompressError),
+}
+
+impl RecordError {
+    /// Whether a newer program may have written it.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Decode(cause) if cause.is_newer())
+    }
 }
 
 /// The plain extra part of an object, without a key.
@@ -165,8 +185,9 @@ pub fn open_record(object: ObjectType, subkey: &Secret, bytes: &[u8]) -> Result<
         return Err(r.error("truncated").into());
     }
     let mut body = sealed.to_vec();
-    let plain = subkey.object_key(&header.salt).open(0, aad, &mut body)?;
+    let plain = subkey.object_key(&bytes[..HEADER_LEN]).open(0, aad, &mut body)?;
     match header.detail {
+        COMPRESSION_NONE if plain.len() > RECORD_LEN_MAX => Err(r.error("record too long").into()),
         COMPRESSION_NONE => Ok(plain.to_vec()),
         COMPRESSION_ZSTD => decompress_body(plain),
         _ => Err(r.error("unknown compression").into()),

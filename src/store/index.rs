@@ -373,7 +373,7 @@ fn insert_pack(transaction: &Transaction<'_>, entry: &PackEntry) -> rusqlite::Re
         .prepare_cached("INSERT INTO frames (pack, offset, sealed_len, kind, plain_len) VALUES (?, ?, ?, ?, ?)")?;
     let mut add_chunk = transaction.prepare_cached("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?)")?;
     for frame in &entry.frames {
-        add_frame.execute(params![pack, frame.offset, frame.sealed_len, frame.kind as u8, frame.plain_len])?;
+        add_frame.execute(params![pack, frame.offset, frame.sealed_len, frame.kind.byte(), frame.plain_len])?;
         let no = transaction.last_insert_rowid();
         let mut offset = 0;
         for (id, len) in &frame.chunks {

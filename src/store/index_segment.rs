@@ -20,6 +20,13 @@ pub struct PackEntry {
     pub frames: Vec<Frame>,
 }
 
+impl PackEntry {
+    /// About how many bytes of a segment it takes; never less than it does.
+    fn encoded_len(&self) -> u64 {
+        64 + self.frames.iter().map(Frame::footer_len).sum::<u64>()
+    }
+}
+
 /// The plain text of a segment about `packs`.
 #[must_use]
 pub fn encode(packs: &[PackEntry]) -> Vec<u8> {
@@ -30,6 +37,25 @@ pub fn encode(packs: &[PackEntry]) -> Vec<u8> {
         w.counted_bytes(&pack::encode_footer(&entry.frames));
     }
     w.into_bytes()
+}
+
+/// A segment is not made longer than this, unless one pack alone is: far below what a record may hold.
+const SEGMENT_LEN: u64 = 16 << 20;
+
+/// Groups of `packs`, one for each segment.
+pub fn split(packs: &[PackEntry]) -> impl Iterator<Item = &[PackEntry]> {
+    let mut rest = packs;
+    std::iter::from_fn(move || {
+        let mut len = 0;
+        let count = rest.iter().take_while(|entry| {
+            let fits = len == 0 || len + entry.encoded_len() <= SEGMENT_LEN;
+            len += entry.encoded_len();
+            fits
+        });
+        let (group, after) = rest.split_at(count.count());
+        rest = after;
+        (!group.is_empty()).then_some(group)
+    })
 }
 
 /// Reads a plain segment.
@@ -53,4 +79,42 @@ pub fn decode(bytes: &[u8]) -> Decoded<Vec<PackEntry>> {
     }
     r.end()?;
     Ok(packs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ChunkId;
+    use crate::store::pack::FrameKind;
+
+    fn entry(n: u8, chunk_count: usize) -> PackEntry {
+        let frame = Frame {
+            offset: 44,
+            sealed_len: chunk_count as u64 + 16,
+            kind: FrameKind::Raw,
+            extension: Vec::new(),
+            plain_len: chunk_count as u64,
+            chunks: vec![(ChunkId::from_bytes([n; 32]), 1); chunk_count],
+        };
+        PackEntry { id: PackId::from_bytes([n; 32]), role: Role::Content, len: 1 << 20, frames: vec![frame; 9] }
+    }
+
+    #[test]
+    fn many_packs_of_tiny_chunks_go_into_several_segments_of_bounded_length() {
+        let packs: Vec<PackEntry> = (0..8).map(|n| entry(n, 65_536)).collect();
+        let groups: Vec<&[PackEntry]> = split(&packs).collect();
+        assert_eq!(groups.concat(), packs);
+        assert!(groups.len() > 1);
+        for group in groups {
+            assert!(group.len() == 1 || encode(group).len() as u64 <= SEGMENT_LEN);
+        }
+        assert_eq!(split(&[]).count(), 0);
+    }
+
+    #[test]
+    fn a_pack_takes_no_more_of_a_segment_than_it_is_counted_for() {
+        for entry in [entry(1, 1), entry(2, 5000)] {
+            assert!(encode(std::slice::from_ref(&entry)).len() as u64 <= entry.encoded_len());
+        }
+    }
 }

@@ -5,15 +5,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::envelope::{self, ObjectType, no_random};
+use super::envelope::{self, Header, ObjectType, no_random};
 use crate::codec::{Decoded, Reader, Writer};
 use crate::crypto::{self, KEY_LEN, PassphraseCost, Secret};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{KeyId, from_hex, to_hex};
-use crate::storage::{ObjectKey, ObjectKind, Storage};
+use crate::id::{KeyId, RepositoryId, from_hex, to_hex};
+use crate::storage::{ObjectBytes, ObjectKey, ObjectKind, Storage};
 
-/// Plain part behind the header: derivation, its cost, its salt.
-pub const EXTRA_LEN: usize = 1 + 3 * 4 + KEY_LEN;
+/// Plain part behind the header: repository, derivation, its cost. The salt of the derivation is the header's.
+pub const EXTRA_LEN: usize = RepositoryId::LEN + 1 + 3 * 4;
 
 const DERIVE_PASSPHRASE: u8 = 1;
 const DERIVE_KEY_FILE: u8 = 2;
@@ -58,44 +58,70 @@ impl Unlock {
         }
     }
 
-    fn wrapping_key(&self, extra: &Extra) -> Result<Secret, crypto::CryptoError> {
+    fn wrapping_key(&self, salt: &[u8; KEY_LEN], extra: &Extra) -> Result<Secret, crypto::CryptoError> {
         match self {
-            Self::Passphrase(text) => crypto::passphrase_key(text.as_bytes(), &extra.salt, extra.cost),
-            Self::KeyFile(secret) => Ok(crypto::key_file_key(secret, &extra.salt)),
+            Self::Passphrase(text) => crypto::passphrase_key(text.as_bytes(), salt, extra.cost),
+            Self::KeyFile(secret) => Ok(crypto::key_file_key(secret, salt)),
         }
     }
 }
 
-struct Extra {
-    derivation: u8,
-    cost: PassphraseCost,
-    salt: [u8; KEY_LEN],
+/// The plain part of a key object: which repository it is of, and how its wrapping key is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extra {
+    /// The repository that the key is of; a key that strayed in from another one is passed over.
+    pub repository: RepositoryId,
+    /// 1 passphrase, 2 key file; others are of later versions.
+    pub derivation: u8,
+    /// Cost of a passphrase; all zero for key files.
+    pub cost: PassphraseCost,
 }
 
 impl Extra {
-    fn encode(&self) -> Vec<u8> {
+    /// The bytes behind the header.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let PassphraseCost { memory_kib, passes, lanes } = self.cost;
         let mut w = Writer::new();
-        w.u8(self.derivation).u32(memory_kib).u32(passes).u32(lanes).bytes(&self.salt);
+        w.bytes(self.repository.as_bytes()).u8(self.derivation).u32(memory_kib).u32(passes).u32(lanes);
         w.into_bytes()
     }
 
-    fn decode(bytes: &[u8]) -> Decoded<Self> {
+    /// Reads them. What the cost of an unknown derivation means is not asked.
+    ///
+    /// # Errors
+    /// When the length differs, or the cost is none that the format allows.
+    pub fn decode(bytes: &[u8]) -> Decoded<Self> {
         let mut r = Reader::new(bytes);
+        let repository = RepositoryId::from_bytes(r.array()?);
         let derivation = r.u8()?;
-        if !matches!(derivation, DERIVE_PASSPHRASE | DERIVE_KEY_FILE) {
-            return Err(r.error("unknown key derivation"));
-        }
         let cost = PassphraseCost { memory_kib: r.u32()?, passes: r.u32()?, lanes: r.u32()? };
-        let extra = Self { derivation, cost, salt: r.array()? };
+        let is_bad = match derivation {
+            DERIVE_PASSPHRASE => !cost.is_allowed(),
+            DERIVE_KEY_FILE => cost != PassphraseCost::NONE,
+            _ => false,
+        };
+        if is_bad {
+            return Err(r.error("bad key derivation cost"));
+        }
         r.end()?;
-        Ok(extra)
+        Ok(Self { repository, derivation, cost })
+    }
+
+    fn kind_name(&self) -> &'static str {
+        match self.derivation {
+            DERIVE_PASSPHRASE => "passphrase",
+            DERIVE_KEY_FILE => "key-file",
+            _ => "of a newer compline",
+        }
     }
 }
 
 #[derive(Serialize, Deserialize)]
 struct Body {
-    master: Zeroizing<String>,
+    /// Absent in keys that open less than everything; later versions may have some.
+    #[serde(default)]
+    master: Option<Zeroizing<String>>,
     label: String,
     created_at: Timestamp,
 }
@@ -123,57 +149,96 @@ pub struct Opened {
     pub info: KeyInfo,
 }
 
-fn damaged(id: &KeyId) -> Error {
-    Error::damaged(format!("Key {id} is damaged"))
+fn stored(id: &KeyId, is_newer: bool) -> Error {
+    Error::stored(format!("Key {id}"), is_newer)
 }
 
-fn kind_name(derivation: u8) -> &'static str {
-    if derivation == DERIVE_KEY_FILE { "key-file" } else { "passphrase" }
-}
-
-/// Wraps `master` for `unlock` and publishes it as a new key object.
+/// Wraps `master` for `unlock` and publishes it as a new key object, after it was opened again.
 ///
 /// # Errors
 /// From the storage, or when the passphrase is empty.
-pub fn add(storage: &dyn Storage, master: &Secret, unlock: &Unlock, label: &str, now: Timestamp) -> Result<KeyId> {
+pub fn add(
+    storage: &dyn Storage,
+    repository: RepositoryId,
+    master: &Secret,
+    unlock: &Unlock,
+    label: &str,
+    now: Timestamp,
+) -> Result<KeyId> {
     if matches!(unlock, Unlock::Passphrase(text) if text.is_empty()) {
         return Err(Error::new(ErrorKind::Usage, "The passphrase is empty").hint("Choose one of several words"));
     }
     let cost = match unlock {
         Unlock::Passphrase(_) => PassphraseCost::DEFAULT,
-        Unlock::KeyFile(_) => PassphraseCost { memory_kib: 0, passes: 0, lanes: 0 },
+        Unlock::KeyFile(_) => PassphraseCost::NONE,
     };
-    let extra = Extra { derivation: unlock.derivation(), cost, salt: crypto::random().map_err(no_random)? };
-    let wrapping = unlock.wrapping_key(&extra).map_err(no_random)?;
-    let master = Zeroizing::new(to_hex(master.as_bytes()));
-    let body = Body { master, label: label.to_owned(), created_at: now };
-    let json = Zeroizing::new(serde_json::to_vec(&body).expect("plain fields always serialize"));
-    let object = envelope::seal_record(ObjectType::Key, &wrapping, &extra.encode(), &json)?;
-    let id = KeyId::from_bytes(crypto::random().map_err(no_random)?);
+    let extra = Extra { repository, derivation: unlock.derivation(), cost };
+    let salt = crypto::random().map_err(no_random)?;
+    let object = seal(&extra, salt, unlock, master, label, now)?;
+    match open_object(&object, repository, unlock) {
+        Ok(Some((_, back))) if back.as_bytes() == master.as_bytes() => {}
+        _ => {
+            return Err(Error::new(ErrorKind::Bug, "The new key does not open again: it was not published")
+                .hint("Try again; if it happens again, test the memory of this machine"));
+        }
+    }
+    let id = id_of(&object);
     storage.put_new(&ObjectKey::Key(id), &object)?;
     Ok(id)
 }
 
-/// Finds the key object that `unlock` opens.
+/// A whole key object.
+///
+/// # Errors
+/// When the passphrase can't be turned into a key.
+pub fn seal(
+    extra: &Extra,
+    salt: [u8; KEY_LEN],
+    unlock: &Unlock,
+    master: &Secret,
+    label: &str,
+    created_at: Timestamp,
+) -> Result<Vec<u8>> {
+    let wrapping = unlock.wrapping_key(&salt, extra).map_err(|cause| {
+        Error::new(ErrorKind::Environment, "The passphrase can't be turned into a key").cause(cause)
+    })?;
+    let master = Some(Zeroizing::new(to_hex(master.as_bytes())));
+    let body = Body { master, label: label.to_owned(), created_at };
+    let json = Zeroizing::new(serde_json::to_vec(&body).expect("plain fields always serialize"));
+    envelope::seal_record_salted(ObjectType::Key, salt, &wrapping, &extra.encode(), &json)
+}
+
+fn id_of(object: &[u8]) -> KeyId {
+    let [id @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *blake3::hash(object).as_bytes();
+    KeyId::from_bytes(id)
+}
+
+/// Finds the key object of `repository` that `unlock` opens.
 ///
 /// # Errors
 /// `WrongKey` if none does.
-pub fn open(storage: &dyn Storage, unlock: &Unlock) -> Result<Opened> {
+pub fn open(storage: &dyn Storage, repository: RepositoryId, unlock: &Unlock) -> Result<Opened> {
     let mut bad = Vec::new();
     let ids = ids(storage)?;
     for id in &ids {
-        match try_open(storage, *id, unlock) {
+        match try_open(storage, *id, repository, unlock) {
             Ok(Some(opened)) => return Ok(opened),
             Ok(None) => {}
             Err(error) => bad.push(error),
         }
     }
-    let error = Error::new(ErrorKind::WrongKey, format!("None of the {} keys of the repository opens with this", ids.len()))
-        .hint("Check the passphrase or key file; --password-file, --password-command, --key-file and COMPLINE_* say where it comes from");
-    Err(match bad.pop() {
-        Some(cause) => error.cause(cause),
-        None => error,
-    })
+    let all_bad = !bad.is_empty() && bad.len() == ids.len();
+    match bad.pop() {
+        Some(error) if all_bad => Err(error.context("No key of the repository can be read")),
+        cause => {
+            let error = Error::new(ErrorKind::WrongKey, format!("None of the {} keys of the repository opens with this", ids.len()))
+                .hint("Check the passphrase or key file; --password-file, --password-command, --key-file and COMPLINE_* say where it comes from");
+            Err(match cause {
+                Some(cause) => error.cause(cause),
+                None => error,
+            })
+        }
+    }
 }
 
 fn ids(storage: &dyn Storage) -> Result<Vec<KeyId>> {
@@ -187,58 +252,142 @@ fn ids(storage: &dyn Storage) -> Result<Vec<KeyId>> {
         .collect())
 }
 
-fn read_extra(id: &KeyId, object: &[u8]) -> Result<Extra> {
-    envelope::record_extra(ObjectType::Key, object).and_then(Extra::decode).map_err(|cause| damaged(id).cause(cause))
+/// The key object as it was published: its name is the beginning of its hash.
+fn read(storage: &dyn Storage, id: KeyId) -> Result<ObjectBytes> {
+    let object = storage.get(&ObjectKey::Key(id))?;
+    if id_of(&object) == id { Ok(object) } else { Err(stored(&id, false)) }
 }
 
-fn try_open(storage: &dyn Storage, id: KeyId, unlock: &Unlock) -> Result<Option<Opened>> {
-    let object = storage.get(&ObjectKey::Key(id))?;
-    let extra = read_extra(&id, &object)?;
-    if extra.derivation != unlock.derivation() {
+fn read_extra(object: &[u8]) -> Decoded<Extra> {
+    envelope::record_extra(ObjectType::Key, object).and_then(Extra::decode)
+}
+
+fn try_open(storage: &dyn Storage, id: KeyId, repository: RepositoryId, unlock: &Unlock) -> Result<Option<Opened>> {
+    let object = read(storage, id)?;
+    let extra = read_extra(&object).map_err(|cause| stored(&id, cause.is_newer()).cause(cause))?;
+    let opened = open_object(&object, repository, unlock).map_err(|error| error.context(format!("Key {id}")))?;
+    Ok(opened.map(|(body, master)| {
+        let kind = extra.kind_name();
+        let info = KeyInfo { id, kind, label: Some(body.label), created_at: Some(body.created_at), current: true };
+        Opened { master, info }
+    }))
+}
+
+/// Body and master key, if the object is of this repository and opens with `unlock`.
+fn open_object(object: &[u8], repository: RepositoryId, unlock: &Unlock) -> Result<Option<(Body, Secret)>> {
+    let damaged = || Error::damaged("What it holds is no master key");
+    let mut r = Reader::new(object);
+    let header = Header::decode(ObjectType::Key, &mut r).map_err(|cause| damaged().cause(cause))?;
+    let extra = read_extra(object).map_err(|cause| damaged().cause(cause))?;
+    if extra.repository != repository || extra.derivation != unlock.derivation() {
         return Ok(None);
     }
-    let wrapping = unlock.wrapping_key(&extra).map_err(|cause| damaged(&id).cause(cause))?;
-    let Ok(json) = envelope::open_record(ObjectType::Key, &wrapping, &object).map(Zeroizing::new) else {
+    let wrapping = unlock.wrapping_key(&header.salt, &extra).map_err(|cause| damaged().cause(cause))?;
+    let Ok(json) = envelope::open_record(ObjectType::Key, &wrapping, object).map(Zeroizing::new) else {
         return Ok(None);
     };
-    let body: Body = serde_json::from_slice(&json).map_err(|cause| damaged(&id).cause(cause))?;
-    let master = from_hex(&body.master).map_err(|cause| damaged(&id).cause(cause))?;
-    let kind = kind_name(extra.derivation);
-    let info = KeyInfo { id, kind, label: Some(body.label), created_at: Some(body.created_at), current: true };
-    Ok(Some(Opened { master: Secret::from_bytes(master), info }))
+    let body: Body = serde_json::from_slice(&json).map_err(|cause| damaged().cause(cause))?;
+    let Some(master) = &body.master else {
+        return Err(Error::new(ErrorKind::UnsupportedFormat, "It opens a part of the repository only")
+            .hint("A newer compline made this key and can use it"));
+    };
+    let master = Secret::from_bytes(from_hex(master).map_err(|cause| damaged().cause(cause))?);
+    Ok(Some((body, master)))
 }
 
-/// All keys; `current` is known in full.
+/// All keys of `repository`; `current` is known in full.
 ///
 /// # Errors
 /// From the storage, and for damaged key objects.
-pub fn list(storage: &dyn Storage, current: &KeyInfo) -> Result<Vec<KeyInfo>> {
-    ids(storage)?
-        .into_iter()
-        .map(|id| {
-            if id == current.id {
-                return Ok(current.clone());
-            }
-            let extra = read_extra(&id, &storage.get(&ObjectKey::Key(id))?)?;
-            Ok(KeyInfo { id, kind: kind_name(extra.derivation), label: None, created_at: None, current: false })
-        })
-        .collect()
+pub fn list(storage: &dyn Storage, repository: RepositoryId, current: &KeyInfo) -> Result<Vec<KeyInfo>> {
+    let mut keys = Vec::new();
+    for id in ids(storage)? {
+        if id == current.id {
+            keys.push(current.clone());
+            continue;
+        }
+        let extra = read_extra(&read(storage, id)?).map_err(|cause| stored(&id, cause.is_newer()).cause(cause))?;
+        if extra.repository == repository {
+            keys.push(KeyInfo { id, kind: extra.kind_name(), label: None, created_at: None, current: false });
+        }
+    }
+    Ok(keys)
 }
 
-/// Removes a key; never the last one.
+/// Removes a key, damaged ones too; never the last one that may open the repository.
 ///
 /// # Errors
 /// `Usage` for the last key, `NotFound` for one that isn't there.
-pub fn remove(storage: &dyn Storage, id: KeyId) -> Result<()> {
+pub fn remove(storage: &dyn Storage, repository: RepositoryId, id: KeyId) -> Result<()> {
     let ids = ids(storage)?;
     if !ids.contains(&id) {
         return Err(
             Error::new(ErrorKind::NotFound, format!("There is no key {id}")).hint("`compline key list` shows them")
         );
     }
-    if ids.len() == 1 {
+    let is_of_repository = |id: &KeyId| {
+        read(storage, *id).is_ok_and(|object| read_extra(&object).is_ok_and(|extra| extra.repository == repository))
+    };
+    if !ids.iter().any(|other| *other != id && is_of_repository(other)) {
         return Err(Error::new(ErrorKind::Usage, "This is the last key; without it nobody could read the repository")
             .hint("Add another one first: `compline key add`"));
     }
     Ok(storage.delete(&ObjectKey::Key(id))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn file_key(byte: u8) -> Unlock {
+        Unlock::KeyFile(Secret::from_bytes([byte; 32]))
+    }
+
+    fn repository(byte: u8) -> RepositoryId {
+        RepositoryId::from_bytes([byte; 16])
+    }
+
+    fn add_to(storage: &MemoryStorage, of: u8, master: u8) -> KeyId {
+        add(storage, repository(of), &Secret::from_bytes([master; 32]), &file_key(9), "", NOW).unwrap()
+    }
+
+    #[test]
+    fn a_key_that_a_dead_create_left_behind_is_passed_over() {
+        let storage = MemoryStorage::new();
+        for dead in 100..108 {
+            add_to(&storage, dead, dead);
+        }
+        add_to(&storage, 1, 42);
+        let opened = open(&storage, repository(1), &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(opened.master.as_bytes(), &[42; 32]);
+        assert_eq!(list(&storage, repository(1), &opened.info).unwrap(), [opened.info.clone()]);
+        let error = remove(&storage, repository(1), opened.info.id).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage, "strays do not count as keys");
+    }
+
+    #[test]
+    fn a_damaged_key_is_told_from_a_wrong_one() {
+        let storage = MemoryStorage::new();
+        let id = add_to(&storage, 1, 42);
+        assert_eq!(open(&storage, repository(1), &file_key(8)).err().unwrap().kind(), ErrorKind::WrongKey);
+        let mut object = storage.get(&ObjectKey::Key(id)).unwrap().to_vec();
+        *object.last_mut().unwrap() ^= 1;
+        storage.delete(&ObjectKey::Key(id)).unwrap();
+        storage.put_new(&ObjectKey::Key(id), &object).unwrap();
+        assert_eq!(open(&storage, repository(1), &file_key(9)).err().unwrap().kind(), ErrorKind::Damaged);
+    }
+
+    #[test]
+    fn a_key_of_a_later_kind_does_not_hide_the_others() {
+        let storage = MemoryStorage::new();
+        let extra = Extra { repository: repository(1), derivation: 3, cost: PassphraseCost::NONE };
+        let later = seal(&extra, [5; 32], &file_key(9), &Secret::from_bytes([1; 32]), "", NOW).unwrap();
+        storage.put_new(&ObjectKey::Key(id_of(&later)), &later).unwrap();
+        add_to(&storage, 1, 42);
+        let opened = open(&storage, repository(1), &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(list(&storage, repository(1), &opened.info).unwrap().len(), 2);
+    }
 }

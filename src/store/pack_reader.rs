@@ -67,12 +67,27 @@ pub enum PackError {
     /// A chunk is not what its id says.
     #[error("chunk {0} is not what its id says")]
     WrongChunk(ChunkId),
+    /// A later version wrote it.
+    #[error("a frame of kind {0}, which this program does not know")]
+    UnknownFrame(u8),
     /// Frames and footer do not fill it.
     #[error("the footer does not describe the pack")]
     WrongFooter,
     /// It can't be had.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+impl PackError {
+    /// Whether a newer program may have written it.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        match self {
+            Self::Decode(cause) => cause.is_newer(),
+            Self::UnknownFrame(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Opens frames of one pack.
@@ -87,9 +102,10 @@ impl FrameOpener {
     /// When they are no pack header.
     pub fn new(header: &[u8], keys: &PackKeys) -> Result<Self, PackError> {
         let mut r = Reader::new(header);
-        let header = Header::decode(ObjectType::Pack, &mut r)?;
-        let role = Role::from_byte(header.detail).ok_or_else(|| r.error("unknown role"))?;
-        Ok(Self { key: keys.frames(role).object_key(&header.salt) })
+        let head = Header::decode(ObjectType::Pack, &mut r)?;
+        r.end()?;
+        let role = Role::from_byte(head.detail).ok_or_else(|| r.error("unknown role"))?;
+        Ok(Self { key: keys.frames(role).object_key(header) })
     }
 
     /// The plain text of a frame, into `plain`.
@@ -113,6 +129,7 @@ impl FrameOpener {
                 Ok(())
             }
             FrameKind::Raw => Err(PackError::WrongFooter),
+            FrameKind::Other(kind) => Err(PackError::UnknownFrame(kind)),
             FrameKind::Zstd => Ok(compress::decompress_into(body, plain_len, plain)?),
         }
     }
@@ -142,9 +159,11 @@ pub fn verify_chunks(frame: &Frame, plain: &[u8], keys: &PackKeys) -> Result<(),
 pub fn footer_of(bytes: &[u8], keys: &PackKeys) -> Result<Vec<Frame>, PackError> {
     let len = bytes.len() as u64;
     let trailer = bytes.len().checked_sub(TRAILER_LEN).ok_or(PackError::WrongFooter)?;
-    let footer_len = pack::decode_trailer(&bytes[trailer..], len)?;
-    let start = trailer - usize::try_from(footer_len).map_err(|_| PackError::WrongFooter)?;
-    Ok(open_footer(&bytes[..HEADER_LEN], &bytes[start..trailer], len, keys)?.1)
+    let range = pack::decode_trailer(&bytes[trailer..], len)?;
+    let position = range.start;
+    let start = usize::try_from(range.start).map_err(|_| PackError::WrongFooter)?;
+    let end = usize::try_from(range.end).map_err(|_| PackError::WrongFooter)?;
+    Ok(open_footer(&bytes[..HEADER_LEN], &bytes[start..end], position, keys)?.1)
 }
 
 /// Role and frames of a pack in storage, by reading its ends only.
@@ -159,21 +178,21 @@ pub fn read_footer(
 ) -> Result<(Role, Vec<Frame>), PackError> {
     let end = len.checked_sub(TRAILER_LEN as u64).ok_or(PackError::WrongFooter)?;
     let header = storage.get_range(key, 0..HEADER_LEN as u64)?;
-    let footer_len = pack::decode_trailer(&storage.get_range(key, end..len)?, len)?;
-    let footer = storage.get_range(key, end - footer_len..end)?;
-    open_footer(&header, &footer, len, keys)
+    let range = pack::decode_trailer(&storage.get_range(key, end..len)?, len)?;
+    let position = range.start;
+    let footer = storage.get_range(key, range)?;
+    open_footer(&header, &footer, position, keys)
 }
 
-fn open_footer(header: &[u8], footer: &[u8], pack_len: u64, keys: &PackKeys) -> Result<(Role, Vec<Frame>), PackError> {
+/// Opens the footer that lies at `position` of the pack.
+fn open_footer(header: &[u8], footer: &[u8], position: u64, keys: &PackKeys) -> Result<(Role, Vec<Frame>), PackError> {
     let mut r = Reader::new(header);
     let head = Header::decode(ObjectType::Pack, &mut r)?;
     let role = Role::from_byte(head.detail).ok_or_else(|| r.error("unknown role"))?;
-    let footer_len = footer.len() as u64;
-    let position = pack_len - TRAILER_LEN as u64 - footer_len;
     let mut sealed = footer.to_vec();
-    let plain = keys.index().object_key(&head.salt).open(position, header, &mut sealed)?;
+    let plain = keys.index().object_key(header).open(position, header, &mut sealed)?;
     let frames = pack::decode_footer(plain)?;
-    if pack::frames_fill(&frames, pack_len, footer_len) { Ok((role, frames)) } else { Err(PackError::WrongFooter) }
+    if pack::frames_fill(&frames, position) { Ok((role, frames)) } else { Err(PackError::WrongFooter) }
 }
 
 /// Two reads of one pack are joined when no more than this lies between them: a request costs more than so many bytes.

@@ -5,7 +5,7 @@ use super::index_segment::PackEntry;
 use super::pack::{self, Frame, FrameKind, Role, TRAILER_LEN};
 use super::pack_reader::{self, PackKeys};
 use crate::compress;
-use crate::crypto::{self, SealKey};
+use crate::crypto::{self, KEY_LEN, SealKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, PackId};
 
@@ -64,7 +64,12 @@ pub struct PackWriter {
     footer_key: SealKey,
     bytes: Vec<u8>,
     frames: Vec<Frame>,
+    footer_len: u64,
 }
+
+/// A pack is closed as well when its footer grows beyond this: many tiny chunks that compress well would make a footer
+/// that is longer than the format allows.
+const FOOTER_LEN_CLOSE: u64 = 4 << 20;
 
 impl PackWriter {
     /// An empty pack with a fresh salt.
@@ -72,11 +77,15 @@ impl PackWriter {
     /// # Errors
     /// When the system gives no random bytes.
     pub fn new(role: Role, keys: &PackKeys) -> Result<Self> {
-        let header = Header { detail: role as u8, salt: crypto::random().map_err(no_random)? };
-        let frame_key = keys.frames(role).object_key(&header.salt);
-        let footer_key = keys.index().object_key(&header.salt);
-        let header = header.encode(ObjectType::Pack);
-        Ok(Self { role, bytes: header.clone(), header, frame_key, footer_key, frames: Vec::new() })
+        Ok(Self::with_salt(role, keys, crypto::random().map_err(no_random)?))
+    }
+
+    /// An empty pack with a salt that was never used before.
+    pub fn with_salt(role: Role, keys: &PackKeys, salt: [u8; KEY_LEN]) -> Self {
+        let header = Header { detail: role as u8, salt }.encode(ObjectType::Pack);
+        let frame_key = keys.frames(role).object_key(&header);
+        let footer_key = keys.index().object_key(&header);
+        Self { role, bytes: header.clone(), header, frame_key, footer_key, frames: Vec::new(), footer_len: 0 }
     }
 
     /// Length so far.
@@ -85,13 +94,22 @@ impl PackWriter {
         self.bytes.len() as u64
     }
 
+    /// Whether it should be finished now; `pack_len` is the length that packs should have.
+    #[must_use]
+    pub fn is_full(&self, pack_len: u64) -> bool {
+        self.len() >= pack_len || self.footer_len >= FOOTER_LEN_CLOSE
+    }
+
     /// Seals a frame and appends it.
     pub fn push(&mut self, frame: PackedFrame) {
         let PackedFrame { kind, plain_len, mut bytes, chunks } = frame;
         let offset = self.len();
         self.frame_key.seal(offset, &pack::frame_aad(kind, plain_len), &mut bytes);
         self.bytes.extend_from_slice(&bytes);
-        self.frames.push(Frame { offset, sealed_len: bytes.len() as u64, kind, plain_len, chunks });
+        let sealed_len = bytes.len() as u64;
+        let frame = Frame { offset, sealed_len, kind, extension: Vec::new(), plain_len, chunks };
+        self.footer_len += frame.footer_len();
+        self.frames.push(frame);
     }
 
     /// Appends footer and trailer.

@@ -69,7 +69,7 @@ impl Repository {
         let head =
             ConfigHead { repository: RepositoryId::from_bytes(crypto::random().map_err(no_random)?), features: 0 };
         let config = Config::new(now).seal(head, &master)?;
-        let key = keyring::add(storage, &master, unlock, label, now)?;
+        let key = keyring::add(storage, head.repository, &master, unlock, label, now)?;
         match storage.put_new(&ObjectKey::Config, &config) {
             Ok(()) => Ok(head.repository),
             Err(error) => {
@@ -96,7 +96,7 @@ impl Repository {
             _ => error.into(),
         })?;
         let head = ConfigHead::read(&object)?;
-        let opened = keyring::open(storage.as_ref(), unlock)?;
+        let opened = keyring::open(storage.as_ref(), head.repository, unlock)?;
         let master = opened.master;
         let config = Config::open(&object, &master)?;
         let index = match cache {
@@ -159,7 +159,7 @@ impl Repository {
     /// # Errors
     /// From the storage, and for damaged key objects.
     pub fn list_keys(&self) -> Result<Vec<KeyInfo>> {
-        keyring::list(self.storage(), &self.inner.key)
+        keyring::list(self.storage(), self.id(), &self.inner.key)
     }
 
     /// Adds a key.
@@ -167,7 +167,7 @@ impl Repository {
     /// # Errors
     /// From the storage, or when the passphrase is empty.
     pub fn add_key(&self, unlock: &Unlock, label: &str, now: Timestamp) -> Result<KeyId> {
-        keyring::add(self.storage(), &self.inner.master, unlock, label, now)
+        keyring::add(self.storage(), self.id(), &self.inner.master, unlock, label, now)
     }
 
     /// Removes a key; never the last one.
@@ -175,7 +175,7 @@ impl Repository {
     /// # Errors
     /// `Usage` for the last key, `NotFound`.
     pub fn remove_key(&self, id: KeyId) -> Result<()> {
-        keyring::remove(self.storage(), id)
+        keyring::remove(self.storage(), self.id(), id)
     }
 
     /// The key that opened it.
@@ -199,7 +199,7 @@ impl Repository {
             context.go_on()?;
             match self.read_segment(*id) {
                 Ok(packs) => self.index().add_segment(*id, &packs)?,
-                Err(error) if error.kind() == ErrorKind::Damaged => {
+                Err(error) if error.is_of_one_object() => {
                     context.observer.problem(Problem::new(ObjectKey::Segment(*id).path(), error.chain()));
                     incomplete = true;
                 }
@@ -225,14 +225,14 @@ impl Repository {
 
     pub(super) fn read_segment(&self, id: SegmentId) -> Result<Vec<PackEntry>> {
         let key = ObjectKey::Segment(id);
-        let damaged = || Error::damaged(format!("Index segment {id} is damaged"));
+        let stored = |is_newer| Error::stored(format!("Index segment {id}"), is_newer);
         let bytes = self.storage().get(&key)?;
         if SegmentId::from_bytes(*blake3::hash(&bytes).as_bytes()) != id {
-            return Err(damaged());
+            return Err(stored(false));
         }
         let plain = envelope::open_record(ObjectType::Segment, self.inner.keys.index(), &bytes)
-            .map_err(|cause| damaged().cause(cause))?;
-        index_segment::decode(&plain).map_err(|cause| damaged().cause(cause))
+            .map_err(|cause| stored(cause.is_newer()).cause(cause))?;
+        index_segment::decode(&plain).map_err(|cause| stored(cause.is_newer()).cause(cause))
     }
 
     /// Compares the list of packs with the index: takes in unknown packs from their footers, drops packs that are gone.
@@ -254,7 +254,7 @@ impl Repository {
                     self.index().add_pack(&entry)?;
                     changed = true;
                 }
-                Err(error) if error.kind() == ErrorKind::Damaged => {
+                Err(error) if error.is_of_one_object() => {
                     context.observer.problem(Problem::new(row.key.path(), error.chain()));
                 }
                 Err(error) => return Err(error),
@@ -274,7 +274,7 @@ impl Repository {
         let (role, frames) =
             pack_reader::read_footer(self.storage(), &key, len, &self.inner.keys).map_err(|cause| match cause {
                 pack_reader::PackError::Storage(error) if error.kind() != StorageErrorKind::OutOfRange => error.into(),
-                cause => Error::damaged(format!("The footer of pack {id} is damaged")).cause(cause),
+                cause => Error::stored(format!("The footer of pack {id}"), cause.is_newer()).cause(cause),
             })?;
         Ok(PackEntry { id, role, len, frames })
     }
@@ -336,7 +336,8 @@ impl Repository {
         if SnapshotId::from_bytes(*blake3::hash(&bytes).as_bytes()) != id {
             return Err(damaged());
         }
-        envelope::open_record(ObjectType::Snapshot, &self.inner.record, &bytes).map_err(|cause| damaged().cause(cause))
+        envelope::open_record(ObjectType::Snapshot, &self.inner.record, &bytes)
+            .map_err(|cause| Error::stored(format!("Snapshot {}", id.short()), cause.is_newer()).cause(cause))
     }
 
     /// A writer of new chunks. In a rehearsal everything is done but the storing.

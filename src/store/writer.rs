@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::index_segment::PackEntry;
+use super::index_segment::{self, PackEntry};
 use super::pack::{FRAME_CHUNK_COUNT_MAX, Role};
 use super::pack_writer::{FinishedPack, OpenFrame, PackWriter, PackedFrame};
 use super::repository::Repository;
@@ -23,8 +23,6 @@ use crate::storage::{ObjectKey, StorageErrorKind};
 
 /// An index segment is published when so many bytes of packs are uploaded: what a crash costs other machines at most.
 const CHECKPOINT_LEN: u64 = 1 << 30;
-/// A segment about more packs than this is split.
-const SEGMENT_PACK_COUNT_MAX: usize = 4096;
 
 struct FrameJob {
     number: u64,
@@ -207,7 +205,7 @@ impl Writer {
 
     fn publish_index(&mut self, context: &Context<'_>) -> Result<()> {
         let entries = std::mem::take(&mut *lock(&self.shared.uploaded));
-        for entries in entries.chunks(SEGMENT_PACK_COUNT_MAX) {
+        for entries in index_segment::split(&entries) {
             let len = self.repository.publish_segment(entries)?;
             context.count(Counter::BytesStored, len);
             context.count(Counter::ObjectsPut, 1);
@@ -322,7 +320,7 @@ fn push_frame(
     }
     let pack = slot.as_mut().expect("filled above");
     pack.push(frame);
-    let full = pack.len() >= repository.inner.config.pack_len;
+    let full = pack.is_full(repository.inner.config.pack_len);
     Ok(full.then(|| slot.take().map(PackWriter::finish)).flatten())
 }
 
