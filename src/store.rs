@@ -9,7 +9,7 @@ pub mod index_segment;
 pub mod keyring;
 pub mod pack;
 pub mod pack_reader;
-mod pack_writer;
+pub mod pack_writer;
 mod repository;
 mod writer;
 

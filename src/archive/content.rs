@@ -108,7 +108,7 @@ impl ListSink<'_> {
         Ok(Piece { id, len: pieces.iter().map(|piece| piece.len).sum() })
     }
 
-    fn put_chunk(&mut self, bytes: &[u8]) -> Result<(ChunkId, PutSummary)> {
+    pub(super) fn put_chunk(&mut self, bytes: &[u8]) -> Result<(ChunkId, PutSummary)> {
         let id = self.repository.chunk_id(bytes);
         let summary = self.writer.put(Role::Tree, std::iter::once((id, bytes)), &self.context)?;
         Ok((id, summary))

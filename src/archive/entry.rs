@@ -4,6 +4,7 @@
 //! content. Content is a list of chunk ids with lengths; long lists are themselves stored as chunks ([`Content::depth`]).
 //! The encoding leaves room for contents that are more than a list of chunks ([`Content`] is tagged).
 
+use super::fields::Fields;
 use crate::codec::{DecodeError, Decoded, Reader, Writer};
 use crate::id::ChunkId;
 
@@ -94,6 +95,9 @@ impl Content {
         }
         let len = r.varint()?;
         let pieces = decode_pieces(r)?;
+        if depth > 0 && (pieces.is_empty() || pieces.iter().any(Piece::is_hole)) {
+            return Err(r.error("deep content without lists"));
+        }
         if sum(&pieces) != Some(len) {
             return Err(r.error("pieces do not sum to the content length"));
         }
@@ -204,6 +208,8 @@ pub struct Metadata {
     pub link_count: u64,
     /// Extended attributes sorted by name, POSIX ACLs and capabilities among them.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Fields of later versions, kept as they are.
+    pub later: Fields,
 }
 
 /// One name in a tree.
@@ -294,7 +300,7 @@ fn decode_kind(tag: u8, r: &mut Reader<'_>) -> Decoded<EntryKind> {
     Ok(match tag {
         1 => EntryKind::File(Content::decode(r)?),
         2 => EntryKind::Directory(Content::decode(r)?),
-        3 => EntryKind::Symlink(r.counted_bytes(LINK_LEN_MAX, "link target too long")?.to_vec()),
+        3 => EntryKind::Symlink(decode_target(r)?),
         4 => EntryKind::Fifo,
         5 => EntryKind::Socket,
         6 => EntryKind::CharDevice(r.u32()?, r.u32()?),
@@ -303,8 +309,13 @@ fn decode_kind(tag: u8, r: &mut Reader<'_>) -> Decoded<EntryKind> {
     })
 }
 
+fn decode_target(r: &mut Reader<'_>) -> Decoded<Vec<u8>> {
+    let target = r.counted_bytes(LINK_LEN_MAX, "link target too long")?;
+    if target.contains(&0) { Err(r.error("bad link target")) } else { Ok(target.to_vec()) }
+}
+
 fn encode_metadata(metadata: &Metadata, w: &mut Writer) {
-    let Metadata { mode, uid, gid, user, group, mtime, ctime, device, inode, link_count, xattrs } = metadata;
+    let Metadata { mode, uid, gid, user, group, mtime, ctime, device, inode, link_count, xattrs, later } = metadata;
     w.varint(u64::from(*mode)).varint(u64::from(*uid)).varint(u64::from(*gid));
     w.counted_bytes(user).counted_bytes(group);
     for time in [mtime, ctime] {
@@ -315,6 +326,7 @@ fn encode_metadata(metadata: &Metadata, w: &mut Writer) {
     for (name, value) in xattrs {
         w.counted_bytes(name).counted_bytes(value);
     }
+    later.encode(w);
 }
 
 fn decode_metadata(r: &mut Reader<'_>) -> Decoded<Metadata> {
@@ -327,7 +339,8 @@ fn decode_metadata(r: &mut Reader<'_>) -> Decoded<Metadata> {
     let ctime = decode_time(r)?;
     let (device, inode, link_count) = (r.varint()?, r.varint()?, r.varint()?);
     let xattrs = decode_xattrs(r)?;
-    Ok(Metadata { mode, uid, gid, user, group, mtime, ctime, device, inode, link_count, xattrs })
+    let later = Fields::decode(r, |_| false)?;
+    Ok(Metadata { mode, uid, gid, user, group, mtime, ctime, device, inode, link_count, xattrs, later })
 }
 
 fn small(r: &mut Reader<'_>, max: u64, what: &'static str) -> Decoded<u32> {
@@ -379,6 +392,8 @@ pub(super) mod tests {
         let piece = prop_oneof![4 => piece(), 1 => (1..1u64 << 40).prop_map(Piece::hole)];
         (0..=CONTENT_DEPTH_MAX, vec(piece, 0..20)).prop_map(|(depth, pieces)| {
             let len = sum(&pieces).expect("cannot overflow because each is below 2^52");
+            // Lists of lists have no holes and are not empty.
+            let depth = if pieces.is_empty() || pieces.iter().any(Piece::is_hole) { 0 } else { depth };
             Content { len, depth, pieces }
         })
     }
@@ -387,7 +402,7 @@ pub(super) mod tests {
         prop_oneof![
             content().prop_map(EntryKind::File),
             content().prop_map(EntryKind::Directory),
-            vec(any::<u8>(), 0..300).prop_map(EntryKind::Symlink),
+            vec(1..=255u8, 0..300).prop_map(EntryKind::Symlink),
             Just(EntryKind::Fifo),
             Just(EntryKind::Socket),
             any::<(u32, u32)>().prop_map(|(major, minor)| EntryKind::CharDevice(major, minor)),
@@ -423,6 +438,7 @@ pub(super) mod tests {
                 inode,
                 link_count,
                 xattrs,
+                later: Fields::default(),
             },
         )
     }

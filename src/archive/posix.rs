@@ -27,6 +27,7 @@ pub use owners::Owners;
 pub use xattrs::Xattrs;
 
 use super::entry::{Entry, EntryKind, Metadata, Time};
+use super::fields::Fields;
 
 /// What a name stands for, with what only that kind has. Like [`EntryKind`] before there is content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -303,6 +304,7 @@ fn metadata(stat: &Stat, xattrs: Xattrs, owners: &Owners) -> Metadata {
         inode: stat.st_ino,
         link_count: link_count(stat),
         xattrs,
+        later: Fields::default(),
     }
 }
 

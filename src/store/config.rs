@@ -30,13 +30,19 @@ pub struct ConfigHead {
 }
 
 impl ConfigHead {
-    fn encode(self) -> Vec<u8> {
+    /// The bytes behind the header.
+    #[must_use]
+    pub fn encode(self) -> Vec<u8> {
         let mut w = Writer::new();
         w.bytes(self.repository.as_bytes()).u64(self.features);
         w.into_bytes()
     }
 
-    fn decode(bytes: &[u8]) -> Decoded<Self> {
+    /// Reads them. Features are not looked at.
+    ///
+    /// # Errors
+    /// When the length differs.
+    pub fn decode(bytes: &[u8]) -> Decoded<Self> {
         let mut r = Reader::new(bytes);
         let head = Self { repository: RepositoryId::from_bytes(r.array()?), features: r.u64()? };
         r.end()?;

@@ -55,6 +55,11 @@ impl ObjectType {
             Self::Pack | Self::Segment | Self::Snapshot => 0,
         }
     }
+
+    /// Whether its body may be compressed. Key bodies are not: the length would tell something of the master key.
+    fn is_compressible(self) -> bool {
+        matches!(self, Self::Segment | Self::Snapshot)
+    }
 }
 
 /// The fields of a header that vary.
@@ -119,7 +124,7 @@ pub fn seal_record_salted(
     let plain_len = u32::try_from(plain.len()).ok().filter(|len| *len as usize <= RECORD_LEN_MAX);
     let plain_len =
         plain_len.ok_or_else(|| Error::new(ErrorKind::Bug, "A record grew longer than the format allows"))?;
-    let packed = compress::compress(plain);
+    let packed = if object.is_compressible() { compress::compress(plain) } else { None };
     let detail = if packed.is_some() { COMPRESSION_ZSTD } else { COMPRESSION_NONE };
     let mut object = Header { detail, salt }.encode(object);
     let key = subkey.object_key(&object);
