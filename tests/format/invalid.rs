@@ -1,0 +1,347 @@
+//! What the invalid vectors are made of: each breaks one rule.
+
+use compline::archive::entry::EntryKind;
+use compline::codec::Writer;
+use compline::store::envelope::{Header, ObjectType};
+use compline::store::pack::{self, FrameKind, Role};
+use serde_json::{Value, json};
+
+use super::valid;
+use super::vectors::{Vector, vector};
+
+struct Maker {
+    made: Vec<Vector>,
+}
+
+impl Maker {
+    fn add(&mut self, name: &str, bytes: Vec<u8>) {
+        self.made.push(vector(name, Value::Null, bytes));
+    }
+
+    fn given(&mut self, name: &str, given: Value, bytes: Vec<u8>) {
+        self.made.push(vector(name, given, bytes));
+    }
+
+    /// A record written field by field.
+    fn write(&mut self, name: &str, fields: impl Fn(&mut Writer)) {
+        let mut w = Writer::new();
+        fields(&mut w);
+        self.add(name, w.into_bytes());
+    }
+
+    /// A valid vector with `len` bytes at `at` replaced.
+    fn change(&mut self, name: &str, of: &str, at: usize, len: usize, with: &[u8]) {
+        let found = valid::all().into_iter().find(|vector| vector.name == of).expect("a valid vector");
+        let mut bytes = found.bytes;
+        bytes.splice(at..at + len, with.iter().copied());
+        self.given(name, found.given, bytes);
+    }
+
+    fn extend(&mut self, name: &str, of: &str) {
+        let found = valid::all().into_iter().find(|vector| vector.name == of).expect("a valid vector");
+        self.change(name, of, found.bytes.len(), 0, &[0]);
+    }
+}
+
+/// Every invalid vector that is made; those that fuzzing found are only on disk.
+pub fn all() -> Vec<Vector> {
+    let mut maker = Maker { made: Vec::new() };
+    headers(&mut maker);
+    keys(&mut maker);
+    packs(&mut maker);
+    footers(&mut maker);
+    entries(&mut maker);
+    contents(&mut maker);
+    trees(&mut maker);
+    tables(&mut maker);
+    records(&mut maker);
+    maker.made
+}
+
+fn headers(m: &mut Maker) {
+    m.change("header-magic", "header-pack", 0, 1, b"c");
+    m.change("header-type", "header-pack", 8, 1, &[4]);
+    m.change("header-version", "header-pack", 9, 1, &[2]);
+    m.change("header-key-slot", "header-pack", 10, 1, &[1]);
+    m.change("header-truncated", "header-pack", 43, 1, &[]);
+    m.extend("header-trailing", "header-pack");
+    m.change("config-head-short", "config-head", 23, 1, &[]);
+    m.extend("config-head-trailing", "config-head");
+}
+
+fn keys(m: &mut Maker) {
+    m.change("key-extra-cost-memory", "key-extra-passphrase", 17, 4, &u32::MAX.to_le_bytes());
+    m.change("key-extra-cost-no-memory", "key-extra-passphrase", 17, 4, &7u32.to_le_bytes());
+    m.change("key-extra-cost-no-passes", "key-extra-passphrase", 21, 4, &[0; 4]);
+    m.change("key-extra-cost-lanes", "key-extra-passphrase", 25, 4, &65u32.to_le_bytes());
+    m.change("key-extra-file-with-cost", "key-extra-file", 25, 1, &[1]);
+    m.extend("key-extra-trailing", "key-extra-file");
+}
+
+fn packs(m: &mut Maker) {
+    m.change("trailer-magic", "trailer", 19, 1, b"d");
+    m.change("trailer-no-footer", "trailer", 0, 4, &15u32.to_le_bytes());
+    m.change("trailer-beyond-the-pack", "trailer", 0, 4, &99_937u32.to_le_bytes());
+    m.change("trailer-parity-beyond-the-pack", "trailer", 4, 8, &u64::MAX.to_le_bytes());
+    m.given("trailer-footer-too-long", json!({ "pack_len": 1u64 << 30 }), pack::encode_trailer((64 << 20) + 1));
+    m.given("trailer-pack-too-long", json!({ "pack_len": (4u64 << 30) + 1 }), pack::encode_trailer(1000));
+    let of_pack = |at: usize, xor: u8| {
+        let mut bytes = valid::pack_bytes(Role::Content);
+        bytes[at] ^= xor;
+        bytes
+    };
+    let given = || valid::with_master(Value::Null);
+    let end = of_pack(0, 0).len();
+    m.given("pack-role-changed", given(), of_pack(11, 3));
+    m.given("pack-role-unknown", given(), of_pack(11, 7));
+    m.given("pack-salt-changed", given(), of_pack(12, 1));
+    m.given("pack-frame-changed", given(), of_pack(44, 1));
+    m.given("pack-footer-changed", given(), of_pack(end - 21, 0x80));
+    m.given("pack-footer-length-changed", given(), of_pack(end - 20, 1));
+    m.given("pack-truncated", given(), of_pack(0, 0)[..end - 1].to_vec());
+    let other = json!({ "master": "ff".repeat(32) });
+    m.given("pack-of-another-repository", other, of_pack(0, 0));
+}
+
+fn footers(m: &mut Maker) {
+    let footer = |m: &mut Maker, name: &str, frame: &dyn Fn(&mut Writer)| {
+        m.write(name, |w| {
+            w.varint(1);
+            frame(w);
+        });
+    };
+    let chunk = [7; 32];
+    footer(m, "footer-frame-too-short", &|w| {
+        w.u8(0).varint(15).varint(0).varint(1).bytes(&chunk).varint(1);
+    });
+    footer(m, "footer-frame-too-long", &|w| {
+        w.u8(0).varint((16 << 20) + 17).varint(0).varint(1).bytes(&chunk).varint(1);
+    });
+    footer(m, "footer-raw-of-another-length", &|w| {
+        w.u8(0).varint(117).varint(0).varint(1).bytes(&chunk).varint(100);
+    });
+    footer(m, "footer-extension-of-a-known-kind", &|w| {
+        w.u8(1).varint(50).counted_bytes(b"x").varint(1).bytes(&chunk).varint(100);
+    });
+    footer(m, "footer-extension-too-long", &|w| {
+        w.u8(2).varint(50).counted_bytes(&[0; 256]).varint(1).bytes(&chunk).varint(100);
+    });
+    footer(m, "footer-no-chunks", &|w| {
+        w.u8(1).varint(50).varint(0).varint(0);
+    });
+    footer(m, "footer-too-many-chunks", &|w| {
+        w.u8(1).varint(50).varint(0).varint(65_537);
+    });
+    footer(m, "footer-empty-chunk", &|w| {
+        w.u8(1).varint(50).varint(0).varint(1).bytes(&chunk).varint(0);
+    });
+    footer(m, "footer-chunk-too-long", &|w| {
+        w.u8(1).varint(50).varint(0).varint(1).bytes(&chunk).varint((8 << 20) + 1);
+    });
+    footer(m, "footer-frame-plain-too-long", &|w| {
+        w.u8(1).varint(50).varint(0).varint(3);
+        for _ in 0..3 {
+            w.bytes(&chunk).varint(8 << 20);
+        }
+    });
+    m.write("footer-no-frames", |w| {
+        w.varint(0);
+    });
+    m.write("footer-count-beyond-the-bytes", |w| {
+        w.varint(u64::MAX);
+    });
+    m.add("footer-varint-too-long", vec![0x81, 0x00]);
+    m.add("footer-varint-overflow", vec![0xff; 10]);
+    m.extend("footer-trailing", "footer");
+    m.change("segment-version", "segment", 0, 1, &[2]);
+    m.change("segment-role", "segment", 34, 1, &[9]);
+    m.extend("segment-trailing", "segment");
+    m.write("segment-footer-too-long", |w| {
+        w.u8(1).varint(1).bytes(&[1; 32]).u8(1).varint(1000).varint((64 << 20) + 1);
+    });
+    m.write("segment-pack-too-long", |w| {
+        w.u8(1).varint(1).bytes(&[1; 32]).u8(1).varint((4 << 30) + 1);
+    });
+    m.write("segment-footer-with-a-rest", |w| {
+        let mut footer = pack::encode_footer(&[valid::frame(44, 17, FrameKind::Raw, &[(1, 1)])]);
+        footer.push(0);
+        w.u8(1).varint(1).bytes(&[1; 32]).u8(1).varint(1000).counted_bytes(&footer);
+    });
+}
+
+fn entries(m: &mut Maker) {
+    let named = |name: &[u8]| {
+        let mut w = Writer::new();
+        valid::entry(name, EntryKind::Fifo).encode(&mut w);
+        w.into_bytes()
+    };
+    for (what, name) in [
+        ("empty", b"".as_slice()),
+        ("dot", b"."),
+        ("dot-dot", b".."),
+        ("slash", b"a/b"),
+        ("nul", b"a\0b"),
+        ("too-long", &[b'x'; 4097]),
+    ] {
+        m.add(&format!("entry-name-{what}"), named(name));
+    }
+    m.change("entry-kind", "entry-fifo", 0, 1, &[8]);
+    m.change("entry-flag", "entry-fifo", 1, 1, &[2]);
+    m.extend("entry-trailing", "entry-fifo");
+    let changed = |change: &dyn Fn(&mut compline::archive::Entry)| {
+        let mut entry = valid::entry(b"a", EntryKind::Fifo);
+        change(&mut entry);
+        let mut w = Writer::new();
+        entry.encode(&mut w);
+        // Bounds are checked before bytes are read, so the rest of what is too long is not needed.
+        let mut bytes = w.into_bytes();
+        bytes.truncate(1000);
+        bytes
+    };
+    m.add("entry-mode", changed(&|entry| entry.metadata.mode = 0o10000));
+    m.add("entry-user-too-long", changed(&|entry| entry.metadata.user = vec![b'u'; 257]));
+    m.add("entry-nanoseconds", changed(&|entry| entry.metadata.ctime.nanoseconds = 1_000_000_000));
+    let pair = |name: &[u8]| (name.to_vec(), Vec::new());
+    m.add("entry-xattrs-not-sorted", changed(&|entry| entry.metadata.xattrs = vec![pair(b"b"), pair(b"a")]));
+    m.add("entry-xattr-twice", changed(&|entry| entry.metadata.xattrs = vec![pair(b"a"), pair(b"a")]));
+    m.add("entry-xattr-without-name", changed(&|entry| entry.metadata.xattrs = vec![pair(b"")]));
+    m.add("entry-xattr-name-too-long", changed(&|entry| entry.metadata.xattrs = vec![pair(&[b'x'; 257])]));
+    m.add("entry-field-to-be-understood", changed(&|entry| entry.metadata.later.set(7, Vec::new())));
+    m.add("entry-field-too-long", changed(&|entry| entry.metadata.later.set(8, vec![0; 65_537])));
+    m.add("entry-link-nul", changed(&|entry| entry.kind = EntryKind::Symlink(b"a\0".to_vec())));
+    m.add("entry-link-too-long", changed(&|entry| entry.kind = EntryKind::Symlink(vec![b'x'; 65_537])));
+    // Offsets: kind, flags, counted name "pipe", two bytes of mode, of uid, one of gid, ...
+    m.change("entry-uid", "entry-fifo", 9, 2, &[0x80, 0x80, 0x80, 0x80, 0x10]);
+}
+
+fn contents(m: &mut Maker) {
+    m.write("content-encoding", |w| {
+        w.u8(1).u8(0).varint(0).varint(0);
+    });
+    m.write("content-too-deep", |w| {
+        w.u8(0).u8(9).varint(0).varint(0);
+    });
+    m.write("content-deep-but-empty", |w| {
+        w.u8(0).u8(1).varint(0).varint(0);
+    });
+    m.write("content-hole-among-lists", |w| {
+        w.u8(0).u8(1).varint(5).varint(1).varint(5).bytes(&[0; 32]);
+    });
+    m.write("content-length", |w| {
+        w.u8(0).u8(0).varint(6).varint(1).varint(5).bytes(&[1; 32]);
+    });
+    m.write("content-length-overflow", |w| {
+        w.u8(0).u8(0).varint(0).varint(2).varint(1).bytes(&[1; 32]).varint(u64::MAX).bytes(&[1; 32]);
+    });
+    m.write("pieces-too-many", |w| {
+        w.varint(4097);
+    });
+    m.write("pieces-empty-piece", |w| {
+        w.varint(1).varint(0).bytes(&[1; 32]);
+    });
+    m.extend("pieces-trailing", "pieces");
+}
+
+fn trees(m: &mut Maker) {
+    m.change("tree-version", "tree", 0, 1, &[2]);
+    m.extend("tree-trailing", "tree");
+    m.write("tree-count-beyond-the-bytes", |w| {
+        w.u8(1).varint(u64::MAX);
+    });
+    for (what, names) in [("not-sorted", [b"b", b"a"]), ("name-twice", [b"a", b"a"])] {
+        m.write(&format!("tree-{what}"), |w| {
+            w.u8(1).varint(2);
+            names.iter().for_each(|name| valid::entry(*name, EntryKind::Fifo).encode(w));
+        });
+    }
+}
+
+fn tables(m: &mut Maker) {
+    let mut bad_row = |name: &str, change: &dyn Fn(&mut compline::archive::table::Row)| {
+        let mut row = valid::row(b"k");
+        change(&mut row);
+        m.write(name, |w| row.encode(w));
+    };
+    bad_row("row-key-empty", &|row| row.key.clear());
+    bad_row("row-key-too-long", &|row| row.key = vec![b'k'; 4097]);
+    bad_row("row-etag-too-long", &|row| row.etag = Some(vec![b'e'; 1025]));
+    bad_row("row-field-to-be-understood", &|row| row.later.set(1, Vec::new()));
+    bad_row("row-user-not-sorted", &|row| row.user = vec![(b"b".to_vec(), Vec::new()), (b"a".to_vec(), Vec::new())]);
+    bad_row("row-user-empty", &|row| row.later.set(10, vec![0]));
+    bad_row("row-modified-short", &|row| row.later.set(2, vec![0; 11]));
+    m.change("page-version", "page-rows", 0, 1, &[2]);
+    m.change("page-too-deep", "page-pages", 1, 1, &[9]);
+    m.extend("page-trailing", "page-rows");
+    m.write("page-without-pages", |w| {
+        w.u8(1).u8(1).varint(0);
+    });
+    m.write("page-without-rows", |w| {
+        w.u8(1).u8(1).varint(1).counted_bytes(b"a").bytes(&[1; 32]).varint(0).varint(0);
+    });
+    m.write("page-key-twice", |w| {
+        w.u8(1).u8(0).varint(2);
+        valid::row(b"k").encode(w);
+        valid::row(b"k").encode(w);
+    });
+    m.write("table-too-deep", |w| {
+        w.u8(9).bytes(&[1; 32]).varint(0).varint(0);
+    });
+}
+
+fn records(m: &mut Maker) {
+    let given = |object: &str| valid::with_master(json!({ "object": object }));
+    for (name, at) in [("salt", 12), ("detail", 11), ("extra", 44), ("body", 70), ("tag", 160)] {
+        let mut bytes = valid::config_object(0, valid::CONFIG);
+        let at = at.min(bytes.len() - 1);
+        bytes[at] ^= 1;
+        m.given(&format!("record-config-{name}-changed"), given("config"), bytes);
+    }
+    m.given("record-config-features", given("config"), valid::config_object(4, valid::CONFIG));
+    m.given(
+        "record-config-pack-length",
+        given("config"),
+        valid::config_object(0, &valid::CONFIG.replace("16777216", "100")),
+    );
+    m.given("record-config-no-json", given("config"), valid::config_object(0, "{"));
+    m.given("record-config-as-snapshot", given("snapshot"), valid::config_object(0, valid::CONFIG));
+    let snapshot = valid::sealed(ObjectType::Snapshot, b"", b"short");
+    m.given("record-snapshot-truncated", given("snapshot"), snapshot[..59].to_vec());
+    let mut as_segment = snapshot;
+    as_segment[8] = ObjectType::Segment as u8;
+    m.given("record-snapshot-as-segment", given("segment"), as_segment);
+    m.given("record-segment-bomb", given("segment"), bomb());
+    let by_file = valid::key_given(json!({ "key_file": valid::KEY_FILE }));
+    let key = valid::key_object(&by_file);
+    let with = |name: &str, value: Value| {
+        let mut given = by_file.clone();
+        given[name] = value;
+        given
+    };
+    m.given(
+        "record-key-of-another-file",
+        with("key_file", json!(format!("compline-key-1:{}", "00".repeat(32)))),
+        key.clone(),
+    );
+    m.given("record-key-of-another-repository", with("repository", json!("00".repeat(16))), key.clone());
+    m.given("record-key-and-a-passphrase", with("passphrase", json!("x")), key);
+    for (name, text) in [
+        ("no-json", "{".to_owned()),
+        ("no-components", valid::SNAPSHOT_MINIMAL.replace(r#","components":[]"#, "")),
+        ("status", valid::SNAPSHOT_MINIMAL.replace("complete", "nearly")),
+        ("time", valid::SNAPSHOT_MINIMAL.replace("2026-09-21T00:10:00Z", "2026-09-31T00:10:00Z")),
+        ("format-twice", valid::SNAPSHOT_MINIMAL.replace(r#""format":1"#, r#""format":1,"format":1"#)),
+    ] {
+        m.add(&format!("snapshot-{name}"), text.into_bytes());
+    }
+}
+
+/// A compressed segment that claims to be longer than a record may be.
+fn bomb() -> Vec<u8> {
+    use compline::crypto::Purpose;
+    let header = Header { detail: 1, salt: valid::SALT }.encode(ObjectType::Segment);
+    let mut body = Writer::new();
+    body.u32((256 << 20) + 1).bytes(b"\x28\xb5\x2f\xfd");
+    let mut body = body.into_bytes();
+    valid::master().subkey(Purpose::Index).object_key(&header).seal(0, &header, &mut body);
+    [header, body].concat()
+}

@@ -1,0 +1,10 @@
+//! The format is what format-spec/ says: every vector decodes to its meaning and encodes back to the same bytes, every
+//! invalid one gives its error, and a reader that was written from the specification alone restores what compline wrote.
+
+mod invalid;
+mod reference_chunker;
+mod reference_reader;
+mod restores;
+mod shapes;
+mod valid;
+mod vectors;

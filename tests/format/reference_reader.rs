@@ -1,0 +1,405 @@
+//! A reader of repositories, written from format-spec/ alone: nothing of compline is used. It opens a local directory
+//! with a key file or a passphrase, builds its own map of chunks from the footers of all packs, and restores a snapshot
+//! to a map. The numbers of rules (`PACK-3`) are those of the specification.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use serde_json::Value;
+
+const HEADER_LEN: usize = 44;
+const TRAILER_LEN: usize = 20;
+
+type Id = [u8; 32];
+type Result<T> = std::result::Result<T, String>;
+
+pub enum Key<'a> {
+    Passphrase(&'a str),
+    /// The text of a key file.
+    File(&'a str),
+}
+
+/// Where a chunk lies.
+struct Place {
+    pack: PathBuf,
+    frame: Frame,
+    start: usize,
+    len: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Frame {
+    offset: usize,
+    sealed_len: usize,
+    kind: u8,
+    plain_len: usize,
+}
+
+pub struct Repository {
+    root: PathBuf,
+    master: Id,
+    chunks: BTreeMap<Id, Place>,
+}
+
+/// One restored thing. Content is there for regular files only; holes are filled with zeros.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// As `ls -l` shows it.
+    pub letter: char,
+    pub mode: u64,
+    pub uid: u64,
+    pub gid: u64,
+    pub mtime: (i64, u32),
+    pub target: Vec<u8>,
+    pub bytes: Vec<u8>,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Takes fields off the front (01-terms).
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let (found, rest) = self.0.split_at_checked(len).ok_or("truncated")?;
+        self.0 = rest;
+        Ok(found)
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.take(4)?.try_into().unwrap()))
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.take(8)?.try_into().unwrap()))
+    }
+
+    fn id(&mut self) -> Result<Id> {
+        Ok(self.take(32)?.try_into().unwrap())
+    }
+
+    fn varint(&mut self) -> Result<u64> {
+        let (mut value, mut shift) = (0u64, 0);
+        loop {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            shift += 7;
+            match byte & 0x80 {
+                0 => return Ok(value),
+                _ if shift > 63 => return Err("a number too long".to_owned()),
+                _ => {}
+            }
+        }
+    }
+
+    fn len(&mut self) -> Result<usize> {
+        usize::try_from(self.varint()?).map_err(|error| error.to_string())
+    }
+
+    fn counted(&mut self) -> Result<&'a [u8]> {
+        let len = self.len()?;
+        self.take(len)
+    }
+
+    fn end(&self) -> Result<()> {
+        if self.0.is_empty() { Ok(()) } else { Err("trailing bytes".to_owned()) }
+    }
+}
+
+fn hex(text: &str) -> Result<Vec<u8>> {
+    let digit = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    (0..text.len()).step_by(2).map(|at| digit(at).ok_or_else(|| format!("no digits: {text}"))).collect()
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn read_range(path: &Path, start: usize, len: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let read = fs::File::open(path).and_then(|file| file.read_exact_at(&mut bytes, start as u64));
+    read.map(|()| bytes).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn list(directory: &Path) -> Result<Vec<PathBuf>> {
+    let rows = fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let mut paths: Vec<PathBuf> = rows.map(|row| row.unwrap().path()).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// 10-encryption: AES-256-GCM; the nonce is the position as u64, then four zero bytes.
+fn open(object_key: &Id, position: u64, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>> {
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, object_key).unwrap());
+    let mut nonce = [0; 12];
+    nonce[..8].copy_from_slice(&position.to_le_bytes());
+    let mut bytes = sealed.to_vec();
+    let plain = key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut bytes);
+    plain.map(|plain| plain.to_vec()).map_err(|_| "authentication failed".to_owned())
+}
+
+/// 02-repository: the header, checked.
+fn header(object: &[u8], object_type: u8) -> Result<&[u8]> {
+    let header = object.get(..HEADER_LEN).ok_or("truncated")?;
+    if &header[..8] != b"COMPLINE" || header[8] != object_type || header[9] != 1 || header[10] != 0 {
+        return Err(format!("not the header of an object of type {object_type}"));
+    }
+    Ok(header)
+}
+
+/// 02-repository: a record; `extra_len` plain bytes lie between header and body.
+fn record(object: &[u8], object_type: u8, extra_len: usize, subkey: &Id) -> Result<Vec<u8>> {
+    let header = header(object, object_type)?;
+    let (front, sealed) = object.split_at_checked(HEADER_LEN + extra_len).ok_or("truncated")?;
+    let object_key = *blake3::keyed_hash(subkey, header).as_bytes();
+    let body = open(&object_key, 0, front, sealed)?;
+    match header[11] {
+        0 => Ok(body),
+        1 => decompress(&body[4..], u32::from_le_bytes(body[..4].try_into().unwrap()) as usize),
+        other => Err(format!("compression {other}")),
+    }
+}
+
+fn decompress(packed: &[u8], len: usize) -> Result<Vec<u8>> {
+    let plain = zstd::bulk::decompress(packed, len).map_err(|error| error.to_string())?;
+    if plain.len() == len { Ok(plain) } else { Err("another length than it says".to_owned()) }
+}
+
+/// 10-encryption, key objects: the master key, if `object` is a key of `repository` that `key` opens.
+fn unwrap_master(object: &[u8], repository: &[u8], key: &Key<'_>) -> Result<Id> {
+    let header = header(object, 2)?;
+    let salt = &header[12..];
+    let mut extra = Cursor(&object[HEADER_LEN..]);
+    if extra.take(16)? != repository {
+        return Err("a key of another repository".to_owned());
+    }
+    let (derivation, memory, passes, lanes) = (extra.byte()?, extra.u32()?, extra.u32()?, extra.u32()?);
+    let wrapping: Id = match (key, derivation) {
+        (Key::Passphrase(text), 1) => {
+            let params = argon2::Params::new(memory, passes, lanes, Some(32)).map_err(|error| error.to_string())?;
+            let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+            let mut out = [0; 32];
+            argon.hash_password_into(text.as_bytes(), salt, &mut out).map_err(|error| error.to_string())?;
+            out
+        }
+        (Key::File(text), 2) => {
+            let digits = text.trim().strip_prefix("compline-key-1:").ok_or("no key file")?;
+            let derived = blake3::derive_key("compline v1 key file", &hex(digits)?);
+            *blake3::keyed_hash(&derived, salt).as_bytes()
+        }
+        _ => return Err("a key of another sort".to_owned()),
+    };
+    let body: Value = serde_json::from_slice(&record(object, 2, 29, &wrapping)?).map_err(|error| error.to_string())?;
+    let master = body["master"].as_str().ok_or("a key that opens only a part")?;
+    Ok(hex(master)?.try_into().unwrap())
+}
+
+/// 05-pack: frames with their chunks, from the footer.
+fn frames(footer: &[u8]) -> Result<Vec<(Frame, Vec<(Id, usize)>)>> {
+    let mut r = Cursor(footer);
+    let mut offset = HEADER_LEN;
+    let mut frames = Vec::new();
+    for _ in 0..r.varint()? {
+        let (kind, sealed_len) = (r.byte()?, r.len()?);
+        r.counted()?; // PACK-9: what only later kinds have
+        let mut chunks = Vec::new();
+        for _ in 0..r.varint()? {
+            chunks.push((r.id()?, r.len()?));
+        }
+        let plain_len = chunks.iter().map(|(_, len)| len).sum();
+        frames.push((Frame { offset, sealed_len, kind, plain_len }, chunks));
+        offset += sealed_len;
+    }
+    r.end()?;
+    Ok(frames)
+}
+
+impl Repository {
+    pub fn open(root: &Path, key: &Key<'_>) -> Result<Self> {
+        let config = read(&root.join("config"))?;
+        header(&config, 1)?;
+        let repository = &config[HEADER_LEN..HEADER_LEN + 16];
+        if config[HEADER_LEN + 16..HEADER_LEN + 24] != [0; 8] {
+            return Err("features that this reader does not know".to_owned());
+        }
+        let keys = list(&root.join("keys"))?;
+        let master = keys.iter().find_map(|path| unwrap_master(&read(path).ok()?, repository, key).ok());
+        let mut opened = Self { root: root.to_owned(), master: master.ok_or("no key opens")?, chunks: BTreeMap::new() };
+        record(&config, 1, 24, &opened.subkey("records"))?;
+        for directory in list(&root.join("packs"))? {
+            for pack in list(&directory)? {
+                opened.learn(&pack)?;
+            }
+        }
+        Ok(opened)
+    }
+
+    fn subkey(&self, purpose: &str) -> Id {
+        blake3::derive_key(&format!("compline v1 {purpose}"), &self.master)
+    }
+
+    fn learn(&mut self, pack: &Path) -> Result<()> {
+        let bytes = read(pack)?;
+        if to_hex(blake3::hash(&bytes).as_bytes()) != name(pack) {
+            return Err(format!("{} is not what was written", pack.display()));
+        }
+        let header = header(&bytes, 3)?;
+        let trailer_offset = bytes.len() - TRAILER_LEN;
+        let mut trailer = Cursor(&bytes[trailer_offset..]);
+        let (footer_len, parity_len) = (trailer.u32()? as usize, usize::try_from(trailer.u64()?).unwrap());
+        if trailer.take(8)? != b"COMPLEND" {
+            return Err("no trailer".to_owned());
+        }
+        let start = trailer_offset - parity_len - footer_len;
+        let object_key = *blake3::keyed_hash(&self.subkey("index"), header).as_bytes();
+        let footer = open(&object_key, start as u64, header, &bytes[start..start + footer_len])?;
+        for (frame, chunks) in frames(&footer)? {
+            let mut at = 0;
+            for (id, len) in chunks {
+                self.chunks.insert(id, Place { pack: pack.to_owned(), frame, start: at, len });
+                at += len;
+            }
+        }
+        Ok(())
+    }
+
+    fn chunk(&self, id: &Id) -> Result<Vec<u8>> {
+        let place = self.chunks.get(id).ok_or_else(|| format!("chunk {} is in no pack", to_hex(id)))?;
+        let Frame { offset, sealed_len, kind, plain_len } = place.frame;
+        let header = read_range(&place.pack, 0, HEADER_LEN)?;
+        let purpose = if header[11] == 1 { "content frames" } else { "tree frames" };
+        let object_key = *blake3::keyed_hash(&self.subkey(purpose), &header).as_bytes();
+        let mut aad = vec![kind];
+        aad.extend_from_slice(&(plain_len as u64).to_le_bytes());
+        let body = open(&object_key, offset as u64, &aad, &read_range(&place.pack, offset, sealed_len)?)?;
+        let plain = match kind {
+            0 => body,
+            1 => decompress(&body, plain_len)?,
+            other => return Err(format!("frame kind {other}")),
+        };
+        let chunk = plain.get(place.start..place.start + place.len).ok_or("a chunk beyond its frame")?;
+        let right = blake3::keyed_hash(&self.subkey("chunk id"), chunk).as_bytes() == id;
+        if right { Ok(chunk.to_vec()) } else { Err("a chunk is not what its id says".to_owned()) }
+    }
+
+    /// Names and records of all snapshots.
+    pub fn snapshots(&self) -> Result<Vec<(String, Value)>> {
+        let mut found = Vec::new();
+        for path in list(&self.root.join("snapshots"))? {
+            let object = read(&path)?;
+            if to_hex(blake3::hash(&object).as_bytes()) != name(&path) {
+                return Err(format!("{} is not what was written", path.display()));
+            }
+            let json = record(&object, 5, 0, &self.subkey("records"))?;
+            found.push((name(&path), serde_json::from_slice(&json).map_err(|error| error.to_string())?));
+        }
+        Ok(found)
+    }
+
+    /// Everything in a snapshot, by path.
+    pub fn restore(&self, snapshot: &Value) -> Result<BTreeMap<Vec<u8>, Found>> {
+        let mut found = BTreeMap::new();
+        for component in snapshot["components"].as_array().ok_or("no components")? {
+            if let Some(root) = component["root"].as_str() {
+                let root = hex(root)?;
+                let mut r = Cursor(&root);
+                self.entry(&mut r, b"", &mut found)?;
+                r.end()?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// 08-tree: one entry, and all below it.
+    fn entry(&self, r: &mut Cursor<'_>, above: &[u8], found: &mut BTreeMap<Vec<u8>, Found>) -> Result<()> {
+        let (kind, flags) = (r.byte()?, r.varint()?);
+        if flags & !1 != 0 {
+            return Err(format!("flags {flags}"));
+        }
+        let path = [above, r.counted()?].concat();
+        let (mode, uid, gid) = (r.varint()?, r.varint()?, r.varint()?);
+        let (_user, _group) = (r.counted()?, r.counted()?);
+        let mtime = (r.u64()?.cast_signed(), r.u32()?);
+        let _ctime = (r.u64()?, r.u32()?);
+        let (_device, _inode, _link_count) = (r.varint()?, r.varint()?, r.varint()?);
+        let pair = |r: &mut Cursor<'_>| Ok((r.counted()?.to_vec(), r.counted()?.to_vec()));
+        let xattrs = (0..r.varint()?).map(|_| pair(r)).collect::<Result<_>>()?;
+        for _ in 0..r.varint()? {
+            let (number, _value) = (r.varint()?, r.counted()?);
+            if number % 2 == 1 {
+                return Err(format!("field {number} must be understood"));
+            }
+        }
+        let letter = *['-', 'd', 'l', 'p', 's', 'c', 'b'].get(usize::from(kind).wrapping_sub(1)).ok_or("entry kind")?;
+        let mut entry = Found { letter, mode, uid, gid, mtime, target: Vec::new(), bytes: Vec::new(), xattrs };
+        match kind {
+            1 => entry.bytes = self.content(r)?,
+            2 => {
+                let tree = self.content(r)?;
+                self.tree(&tree, &[&path, b"/".as_slice()].concat(), found)?;
+            }
+            3 => entry.target = r.counted()?.to_vec(),
+            6 | 7 => drop(r.take(8)?),
+            _ => {}
+        }
+        found.insert(path, entry);
+        Ok(())
+    }
+
+    fn tree(&self, tree: &[u8], path: &[u8], found: &mut BTreeMap<Vec<u8>, Found>) -> Result<()> {
+        let mut r = Cursor(tree);
+        if r.byte()? != 1 {
+            return Err("tree version".to_owned());
+        }
+        for _ in 0..r.varint()? {
+            self.entry(&mut r, path, found)?;
+        }
+        r.end()
+    }
+
+    /// 08-tree: the bytes of a content.
+    fn content(&self, r: &mut Cursor<'_>) -> Result<Vec<u8>> {
+        if r.byte()? != 0 {
+            return Err("content encoding".to_owned());
+        }
+        let (depth, len) = (r.byte()?, r.len()?);
+        let mut bytes = Vec::new();
+        self.pieces(r, depth, &mut bytes)?;
+        if bytes.len() == len { Ok(bytes) } else { Err("another length than it says".to_owned()) }
+    }
+
+    fn pieces(&self, r: &mut Cursor<'_>, depth: u8, bytes: &mut Vec<u8>) -> Result<()> {
+        for _ in 0..r.varint()? {
+            let (len, id) = (r.len()?, r.id()?);
+            let end = bytes.len() + len;
+            match depth {
+                0 if id == [0; 32] => bytes.resize(end, 0),
+                0 => bytes.extend_from_slice(&self.chunk(&id)?),
+                _ => {
+                    let list = self.chunk(&id)?;
+                    let mut r = Cursor(&list);
+                    self.pieces(&mut r, depth - 1, bytes)?;
+                    r.end()?;
+                }
+            }
+            if bytes.len() != end {
+                return Err("a piece of another length than it says".to_owned());
+            }
+        }
+        Ok(())
+    }
+}

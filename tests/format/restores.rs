@@ -1,0 +1,138 @@
+//! compline writes, the reference reader restores.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use compline::archive::{ArchivePath, ArchiveWriter, CaptureSink, ComponentRecord, Entry, FilesSource, Snapshot};
+use compline::chunker::Profile;
+use compline::clock::FixedClock;
+use compline::observer::{Context, Ledger};
+use compline::storage::LocalStorage;
+use compline::store::{Repository, Unlock};
+use jiff::Timestamp;
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+use super::reference_reader::{self, Found, Key};
+
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+fn noise(len: usize, seed: &str) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// Odd names, modes, links, holes, long and many files.
+fn build(root: &Path) {
+    let write = |name: &[u8], bytes: &[u8]| fs::write(root.join(OsStr::from_bytes(name)), bytes).unwrap();
+    fs::create_dir_all(root.join("a/b/c")).unwrap();
+    fs::create_dir(root.join("empty")).unwrap();
+    write(b"not \xff utf-8\n", b"x");
+    write(b"nothing", b"");
+    write(b"a/text", &b"the last office of the day\n".repeat(10_000));
+    write(b"a/b/noise", &noise(3_000_000, "noise"));
+    for n in 0..300 {
+        write(format!("a/b/c/{n}").as_bytes(), &noise(n * 7, "small"));
+    }
+    symlink("../nowhere/\u{fffd}", root.join("link")).unwrap();
+    let sparse = fs::File::create(root.join("sparse")).unwrap();
+    sparse.set_len(5 << 20).unwrap();
+    sparse.write_all_at(b"island", 3 << 20).unwrap();
+    fs::set_permissions(root.join("nothing"), fs::Permissions::from_mode(0o4755)).unwrap();
+}
+
+/// What a restore of `path` and all below it must give.
+fn expected(path: &Path, name: Vec<u8>, found: &mut BTreeMap<Vec<u8>, Found>) {
+    let stat = fs::symlink_metadata(path).unwrap();
+    let (mut target, mut bytes) = (Vec::new(), Vec::new());
+    let letter = if stat.is_dir() {
+        for below in fs::read_dir(path).unwrap() {
+            let below = below.unwrap();
+            expected(&below.path(), [&name, b"/".as_slice(), below.file_name().as_bytes()].concat(), found);
+        }
+        'd'
+    } else if stat.is_symlink() {
+        target = fs::read_link(path).unwrap().as_os_str().as_bytes().to_vec();
+        'l'
+    } else {
+        bytes = fs::read(path).unwrap();
+        '-'
+    };
+    let mtime = (stat.mtime(), u32::try_from(stat.mtime_nsec()).unwrap());
+    let (mode, uid, gid) = (u64::from(stat.mode() & 0o7777), u64::from(stat.uid()), u64::from(stat.gid()));
+    found.insert(name, Found { letter, mode, uid, gid, mtime, target, bytes, xattrs: Vec::new() });
+}
+
+fn component(name: &str, kind: &str, root: &Entry) -> ComponentRecord {
+    let json = serde_json::json!({
+        "name": name, "kind": kind, "role": "source", "status": "complete", "chunker": "default",
+        "started_at": Timestamp::UNIX_EPOCH, "finished_at": Timestamp::UNIX_EPOCH, "stats": {},
+        "root": ComponentRecord::encode_root(root),
+    });
+    serde_json::from_value(json).unwrap()
+}
+
+/// Backs `source` up as the component `files`, and `dump` as the stream `db/all.sql`.
+fn back_up(repository: &Repository, source: &Path, dump: &[u8]) {
+    let (clock, ledger) = (FixedClock(Timestamp::UNIX_EPOCH), Ledger::default());
+    let context = Context { clock: &clock, observer: &ledger, interrupt: &NEVER };
+    let mut writer = ArchiveWriter::new(repository, false, Vec::new(), context).unwrap();
+    let mut files = writer.component("files", Profile::default(), None, context);
+    files.put_files(&FilesSource { paths: vec![source.to_owned()], ..FilesSource::default() }).unwrap();
+    let files = files.finish().unwrap();
+    let mut db = writer.component("db", Profile::named("db-page").unwrap(), None, context);
+    db.put_stream(&ArchivePath::parse("all.sql").unwrap(), &mut &*dump).unwrap();
+    let db = db.finish().unwrap();
+    assert_eq!(ledger.problems(), Vec::new());
+    let mut snapshot: Snapshot = serde_json::from_str(super::valid::SNAPSHOT_MINIMAL).unwrap();
+    snapshot.components = vec![component("files", "files", &files.root), component("db", "command", &db.root)];
+    writer.publish(&snapshot).unwrap();
+}
+
+fn assert_restores(place: &Path, key: &Key<'_>, source: &Path, dump: &[u8]) {
+    let repository = reference_reader::Repository::open(place, key).unwrap();
+    let snapshots = repository.snapshots().unwrap();
+    assert_eq!(snapshots.len(), 1);
+    let mut restored = repository.restore(&snapshots[0].1).unwrap();
+    let stream = restored.remove(b"db/all.sql".as_slice()).unwrap();
+    assert!(stream.bytes == dump && stream.letter == '-');
+    let mut wanted = BTreeMap::new();
+    let name = [b"files".as_slice(), source.as_os_str().as_bytes()].concat();
+    expected(source, name.clone(), &mut wanted);
+    restored.retain(|path, _| path.starts_with(&name));
+    assert_eq!(restored.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
+    for (path, found) in restored {
+        let wanted = &wanted[&path];
+        let path = String::from_utf8_lossy(&path);
+        assert!(found.bytes == wanted.bytes, "{path} has other bytes");
+        let without_bytes = |found: &Found| Found { bytes: Vec::new(), xattrs: Vec::new(), ..found.clone() };
+        assert_eq!(without_bytes(&found), without_bytes(wanted), "{path}");
+    }
+}
+
+#[test]
+fn a_reader_written_from_the_specification_restores_what_compline_wrote() {
+    let place = TempDir::new().unwrap();
+    let (source, location) = (place.path().join("source"), place.path().join("repository"));
+    build(&source);
+    let dump = noise(6_000_000, "dump");
+    let passphrase = "gr\u{fc}n & long enough";
+    let (file, text) = Unlock::new_key_file().unwrap();
+    let unlock = Unlock::Passphrase(Zeroizing::new(passphrase.to_owned()));
+    let storage = LocalStorage::create(&location).unwrap();
+    Repository::create(&storage, &unlock, "first", Timestamp::UNIX_EPOCH).unwrap();
+    let repository = Repository::open(Box::new(storage), &unlock, None).unwrap();
+    repository.add_key(&file, "second", Timestamp::UNIX_EPOCH).unwrap();
+    back_up(&repository, &source, &dump);
+    assert_restores(&location, &Key::Passphrase(passphrase), &source, &dump);
+    // It needs no index: its map comes from the footers.
+    fs::remove_dir_all(location.join("index")).unwrap();
+    assert_restores(&location, &Key::File(&text), &source, &dump);
+    assert!(reference_reader::Repository::open(&location, &Key::Passphrase("wrong")).is_err());
+}

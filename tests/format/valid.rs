@@ -1,0 +1,307 @@
+//! What the valid vectors are made of.
+
+use compline::archive::entry::{Content, Entry, EntryKind, Metadata, Piece, Time};
+use compline::archive::fields::Fields;
+use compline::archive::table::{Page, PageRef, Row, Table};
+use compline::archive::tree::Tree;
+use compline::codec::Writer;
+use compline::crypto::{PassphraseCost, Purpose, Secret};
+use compline::id::{ChunkId, PackId, RepositoryId, to_hex};
+use compline::store::config::ConfigHead;
+use compline::store::envelope::{self, Header, ObjectType};
+use compline::store::index_segment::{self, PackEntry};
+use compline::store::keyring::{self, Extra};
+use compline::store::pack::{self, Frame, FrameKind, Role};
+use compline::store::pack_reader::PackKeys;
+use compline::store::pack_writer::{OpenFrame, PackWriter};
+use serde_json::{Value, json};
+
+use super::shapes;
+use super::vectors::{Vector, vector};
+
+pub const REPOSITORY: RepositoryId = RepositoryId::from_bytes(*b"repository no. 1");
+pub const SALT: [u8; 32] = *b"a salt that no one should repeat";
+pub const KEY_FILE: &str = "compline-key-1:6b65792066696c65206f662074686520766563746f7273206f66207468652073";
+
+/// The master key of all vectors: the bytes 0 to 31.
+pub fn master() -> Secret {
+    Secret::from_bytes(std::array::from_fn(|n| u8::try_from(n).unwrap()))
+}
+
+pub fn with_master(more: Value) -> Value {
+    let mut given = json!({ "master": to_hex(master().as_bytes()) });
+    given.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+    given
+}
+
+pub fn id(byte: u8) -> ChunkId {
+    ChunkId::from_bytes([byte; 32])
+}
+
+pub fn frame(offset: u64, sealed_len: u64, kind: FrameKind, chunks: &[(u8, u64)]) -> Frame {
+    let chunks: Vec<(ChunkId, u64)> = chunks.iter().map(|(byte, len)| (id(*byte), *len)).collect();
+    let plain_len = chunks.iter().map(|(_, len)| len).sum();
+    Frame { offset, sealed_len, kind, extension: Vec::new(), plain_len, chunks }
+}
+
+pub fn frames() -> Vec<Frame> {
+    let delta = Frame {
+        extension: vec![0xba; 32],
+        ..frame(2216, 300, FrameKind::Other(pack::FRAME_KIND_DELTA), &[(4, 262_144)])
+    };
+    vec![
+        frame(44, 2016, FrameKind::Raw, &[(1, 2000)]),
+        frame(2060, 156, FrameKind::Zstd, &[(2, 100), (3, 65_536)]),
+        delta,
+    ]
+}
+
+pub fn content(depth: u8, pieces: &[(u8, u64)]) -> Content {
+    let pieces: Vec<Piece> = pieces.iter().map(|(byte, len)| Piece { id: id(*byte), len: *len }).collect();
+    Content { len: pieces.iter().map(|piece| piece.len).sum(), depth, pieces }
+}
+
+pub fn entry(name: &[u8], kind: EntryKind) -> Entry {
+    let metadata = Metadata {
+        mode: 0o644,
+        uid: 1000,
+        gid: 100,
+        user: b"alice".to_vec(),
+        group: b"users".to_vec(),
+        mtime: Time { seconds: 1_790_000_000, nanoseconds: 123_456_789 },
+        ctime: Time { seconds: 1_790_000_001, nanoseconds: 0 },
+        device: 2049,
+        inode: 131_074,
+        link_count: 1,
+        ..Metadata::default()
+    };
+    Entry { name: name.to_vec(), kind, metadata, changed_while_read: false }
+}
+
+/// An entry with everything that entries can have.
+fn nasty_entry() -> Entry {
+    let mut entry = entry(b"\xff\n caf\xc3\xa9", EntryKind::File(content(2, &[(7, 5_000_000_000), (8, 1)])));
+    let metadata = &mut entry.metadata;
+    metadata.mode = 0o6755;
+    metadata.uid = u32::MAX;
+    metadata.mtime = Time { seconds: -1, nanoseconds: 999_999_999 };
+    metadata.device = u64::MAX;
+    metadata.link_count = 3;
+    metadata.xattrs = vec![
+        (b"security.capability".to_vec(), vec![1, 0, 0, 2]),
+        (b"system.posix_acl_access".to_vec(), vec![2, 0, 0, 0]),
+        (b"user.comment".to_vec(), b"two words".to_vec()),
+        (b"user.empty".to_vec(), Vec::new()),
+    ];
+    metadata.later = later();
+    entry.changed_while_read = true;
+    entry
+}
+
+/// A field of a version that is not yet.
+fn later() -> Fields {
+    let mut later = Fields::default();
+    later.set(1000, b"later".to_vec());
+    later
+}
+
+pub fn row(key: &[u8]) -> Row {
+    Row { key: key.to_vec(), content: content(0, &[(9, 77)]), ..Row::default() }
+}
+
+fn full_row() -> Row {
+    Row {
+        modified: Some(Time { seconds: 1_790_000_000, nanoseconds: 250_000_000 }),
+        etag: Some(b"9b2cf535f27731c974343645a3985328".to_vec()),
+        version: Some(b"3/L4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY".to_vec()),
+        content_type: Some(b"image/jpeg".to_vec()),
+        user: vec![(b"camera".to_vec(), b"M3".to_vec()), (b"rotated".to_vec(), Vec::new())],
+        later: later(),
+        ..row(b"photos/2026/../a//b\0")
+    }
+}
+
+fn encoded(encode: impl Fn(&mut Writer)) -> Vec<u8> {
+    let mut w = Writer::new();
+    encode(&mut w);
+    w.into_bytes()
+}
+
+/// A record sealed with the master key and the salt of the vectors.
+pub fn sealed(object: ObjectType, extra: &[u8], plain: &[u8]) -> Vec<u8> {
+    let purpose = if object == ObjectType::Segment { Purpose::Index } else { Purpose::Record };
+    envelope::seal_record_salted(object, SALT, &master().subkey(purpose), extra, plain).unwrap()
+}
+
+pub fn config_object(features: u64, json: &str) -> Vec<u8> {
+    sealed(ObjectType::Config, &ConfigHead { repository: REPOSITORY, features }.encode(), json.as_bytes())
+}
+
+pub const CONFIG: &str = r#"{"created_at":"2026-09-21T12:00:00Z","pack_len":16777216,"frame_len":1048576}"#;
+pub const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
+
+pub fn key_object(given: &Value) -> Vec<u8> {
+    let (derivation, cost) = if given["passphrase"].is_null() { (2, PassphraseCost::NONE) } else { (1, CHEAP) };
+    let extra = Extra { repository: REPOSITORY, derivation, cost };
+    let created_at = "2026-09-21T12:00:00Z".parse().unwrap();
+    keyring::seal(&extra, SALT, &shapes::unlock(given), &master(), "office", created_at).unwrap()
+}
+
+pub fn key_given(more: Value) -> Value {
+    let mut given = json!({ "object": "key", "repository": REPOSITORY });
+    given.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+    given
+}
+
+/// Chunks of a small pack: one frame of noise, one of text.
+pub fn pack_bytes(role: Role) -> Vec<u8> {
+    let keys = PackKeys::new(&master());
+    let mut pack = PackWriter::with_salt(role, &keys, SALT);
+    let noise = blake3::hash(b"noise");
+    for chunks in
+        [vec![noise.as_bytes().to_vec()], vec![b"compline ".repeat(9), b"the last office of the day\n".repeat(4)]]
+    {
+        let mut frame = OpenFrame::default();
+        chunks.iter().for_each(|chunk| frame.push(keys.chunk_id(chunk), chunk));
+        pack.push(frame.compress());
+    }
+    pack.finish().bytes
+}
+
+pub const SNAPSHOT_MINIMAL: &str = r#"{"format":1,"platform":"","host":"h","user":"u","time":"2026-09-21T00:10:00Z","finished_at":"2026-09-21T00:11:00Z","status":"complete","tags":[],"tool":"compline 0.1.0","components":[]}"#;
+
+fn snapshot_full() -> String {
+    let root = to_hex(&encoded(|w| entry(b"db", EntryKind::Directory(content(0, &[(3, 90)]))).encode(w)));
+    format!(
+        r#"{{"format":1,"platform":"shop","host":"db1","user":"root","time":"2026-09-21T00:10:00Z","finished_at":"2026-09-21T00:11:00.5Z","status":"partial","tags":["nightly"],"parent":"{parent}","tool":"compline 0.1.0","components":[{{"name":"db","kind":"postgres","role":"source","references":["files"],"derived_from":["x"],"status":"partial","reason":"one table changed","started_at":"2026-09-21T00:10:01Z","finished_at":"2026-09-21T00:10:59Z","versions":{{"client":"17.2","server":"17.2"}},"completeness":"trailer line","facts":{{"method":"logical"}},"commands":[{{"argv":["pg_dump","shop"],"exit_code":0,"stderr":"note"}},{{"argv":["true"],"exit_code":null}}],"problems":[{{"subject":"db","message":"m"}}],"problem_count":7,"chunker":"db-text","stats":{{"bytes_read":10,"bytes_new":5,"bytes_logical":10,"files":2,"directories":1,"files_unchanged":1}},"root":"{root}","of_a_later_version":{{"a":[1]}}}}],"restore_order":[["files"],["db"]],"plan":"format = 1\n","of_a_later_version":true}}"#,
+        parent = "ab".repeat(32),
+    )
+}
+
+fn cuts(name: &str, profile: &str, len: u64, mask: u8) -> Vector {
+    let given = json!({ "profile": profile, "seed": "compline", "len": len, "mask": mask });
+    let key = *master().subkey(Purpose::Chunker).as_bytes();
+    vector(name, given, key.to_vec())
+}
+
+fn records() -> Vec<Vector> {
+    let given = |object: &str| with_master(json!({ "object": object }));
+    let segment = index_segment::encode(&[pack_entry()]);
+    let by_file = key_given(json!({ "key_file": KEY_FILE }));
+    let by_passphrase = key_given(json!({ "passphrase": "correct horse battery staple \u{e9}" }));
+    vec![
+        vector("record-config", given("config"), config_object(0, CONFIG)),
+        vector("record-snapshot", given("snapshot"), sealed(ObjectType::Snapshot, b"", b"short")),
+        vector(
+            "record-snapshot-zstd",
+            given("snapshot"),
+            sealed(ObjectType::Snapshot, b"", SNAPSHOT_MINIMAL.repeat(3).as_bytes()),
+        ),
+        vector("record-segment", given("segment"), sealed(ObjectType::Segment, b"", &segment)),
+        vector("record-key-file", by_file.clone(), key_object(&by_file)),
+        vector("record-key-passphrase", by_passphrase.clone(), key_object(&by_passphrase)),
+    ]
+}
+
+pub fn pack_entry() -> PackEntry {
+    PackEntry { id: PackId::from_bytes([0xee; 32]), role: Role::Content, len: 2516 + 16 + 120 + 20, frames: frames() }
+}
+
+fn plain_records() -> Vec<Vector> {
+    let none = || Value::Null;
+    let head = ConfigHead { repository: REPOSITORY, features: 0x8000_0000_0000_0001 };
+    let passphrase = Extra { repository: REPOSITORY, derivation: 1, cost: PassphraseCost::DEFAULT };
+    let file = Extra { derivation: 2, cost: PassphraseCost::NONE, ..passphrase };
+    let later = Extra { derivation: 200, cost: PassphraseCost { memory_kib: 1, passes: 2, lanes: 3 }, ..passphrase };
+    let tree_pack =
+        PackEntry { role: Role::Tree, frames: vec![frame(44, 2016, FrameKind::Raw, &[(1, 2000)])], ..pack_entry() };
+    let mut trailer_with_parity = pack::encode_trailer(1000);
+    trailer_with_parity[4..12].copy_from_slice(&4096u64.to_le_bytes());
+    vec![
+        vector("header-pack", json!({ "object": "pack" }), Header { detail: 2, salt: SALT }.encode(ObjectType::Pack)),
+        vector(
+            "header-snapshot",
+            json!({ "object": "snapshot" }),
+            Header { detail: 1, salt: [0xff; 32] }.encode(ObjectType::Snapshot),
+        ),
+        vector("config-head", none(), head.encode()),
+        vector("key-extra-passphrase", none(), passphrase.encode()),
+        vector("key-extra-file", none(), file.encode()),
+        vector("key-extra-later", none(), later.encode()),
+        vector("trailer", json!({ "pack_len": 100_000 }), pack::encode_trailer(1000)),
+        vector("trailer-parity", json!({ "pack_len": 100_000 }), trailer_with_parity),
+        vector("footer", none(), pack::encode_footer(&frames())),
+        vector("segment-empty", none(), index_segment::encode(&[])),
+        vector("segment", none(), index_segment::encode(&[pack_entry(), tree_pack])),
+    ]
+}
+
+fn archive_records() -> Vec<Vector> {
+    let one = |name: &str, entry: &Entry| vector(name, Value::Null, encoded(|w| entry.encode(w)));
+    let mut sparse = content(0, &[(1, 65_536)]);
+    sparse.pieces.insert(0, Piece::hole(1 << 40));
+    sparse.len += 1 << 40;
+    let stream = Entry {
+        metadata: Metadata { mode: 0o600, link_count: 1, ..Metadata::default() },
+        ..entry(b"app.sql", EntryKind::File(content(0, &[(5, 123)])))
+    };
+    let entries = vec![
+        entry(b"A", EntryKind::Fifo),
+        entry(b"a", EntryKind::Directory(content(0, &[(6, 2)]))),
+        entry(b"a.txt", EntryKind::File(content(0, &[(7, 12)]))),
+    ];
+    let pages = vec![
+        PageRef { first_key: b"a".to_vec(), id: id(1), row_count: 300, content_len: 1 << 33 },
+        PageRef { first_key: b"b".to_vec(), id: id(2), row_count: 1, content_len: 0 },
+    ];
+    vec![
+        one("entry-file", &entry(b"a.txt", EntryKind::File(content(0, &[(7, 12)])))),
+        one("entry-file-empty", &entry(b"empty", EntryKind::File(Content::default()))),
+        one("entry-file-sparse", &entry(b"disk.img", EntryKind::File(sparse))),
+        one("entry-file-nasty", &nasty_entry()),
+        one("entry-stream", &stream),
+        one("entry-directory", &entry(b"etc", EntryKind::Directory(content(0, &[(6, 2)])))),
+        one("entry-symlink", &entry(b"link", EntryKind::Symlink(b"../\xfftarget".to_vec()))),
+        one("entry-fifo", &entry(b"pipe", EntryKind::Fifo)),
+        one("entry-socket", &entry(b"sock", EntryKind::Socket)),
+        one("entry-char-device", &entry(b"null", EntryKind::CharDevice(1, 3))),
+        one("entry-block-device", &entry(b"sda", EntryKind::BlockDevice(8, 0))),
+        vector("tree-empty", Value::Null, Tree::default().encode()),
+        vector("tree", Value::Null, Tree { entries }.encode()),
+        vector("content", Value::Null, encoded(|w| content(0, &[(1, 1), (2, 300)]).encode(w))),
+        vector("content-deep", Value::Null, encoded(|w| content(8, &[(1, u64::MAX)]).encode(w))),
+        vector(
+            "pieces",
+            Value::Null,
+            encoded(|w| compline::archive::entry::encode_pieces(&content(0, &[(1, 5), (0, 7)]).pieces, w)),
+        ),
+        vector("row", Value::Null, encoded(|w| row(b"k").encode(w))),
+        vector("row-full", Value::Null, encoded(|w| full_row().encode(w))),
+        vector("page-empty", Value::Null, Page::Rows(Vec::new()).encode()),
+        vector("page-rows", Value::Null, Page::Rows(vec![row(b"\0"), row(b"k"), full_row()]).encode()),
+        vector("page-pages", Value::Null, Page::Pages(1, pages).encode()),
+        vector(
+            "table",
+            Value::Null,
+            encoded(|w| Table { level: 2, id: id(1), row_count: 301, content_len: 1 << 33 }.encode(w)),
+        ),
+        vector("snapshot-minimal", Value::Null, SNAPSHOT_MINIMAL.as_bytes().to_vec()),
+        vector("snapshot-full", Value::Null, snapshot_full().into_bytes()),
+    ]
+}
+
+/// Every valid vector.
+pub fn all() -> Vec<Vector> {
+    let mut all = plain_records();
+    all.extend(archive_records());
+    all.extend(records());
+    all.push(vector("pack-content", with_master(Value::Null), pack_bytes(Role::Content)));
+    all.push(vector("pack-tree", with_master(Value::Null), pack_bytes(Role::Tree)));
+    all.push(cuts("cuts-default", "default", 3_000_001, 255));
+    all.push(cuts("cuts-db-text", "db-text", 1_000_003, 255));
+    all.push(cuts("cuts-db-page", "db-page", 500_000, 15));
+    all.push(cuts("cuts-blob", "blob", 8_000_000, 255));
+    all.push(cuts("cuts-zeros", "default", 2_500_001, 0));
+    all.push(cuts("cuts-short", "default", 65_536, 255));
+    all
+}
