@@ -13,6 +13,7 @@ mod client;
 mod connect;
 mod globals;
 mod restore;
+mod rows;
 mod session;
 
 use std::collections::BTreeMap;

@@ -67,6 +67,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA public TO readers;
 \c "Ünï/code %"
 CREATE TABLE latin (v text);
 INSERT INTO latin VALUES ('grün');
+CREATE TABLE "grün" AS SELECT 'ä' AS v;
 "#;
 
 /// A server with pgbench's data and everything odd.
@@ -126,7 +127,7 @@ fn the_first_night_restores_into_a_fresh_server_and_the_second_over_it() {
     assert_eq!(first.captured.facts["databases"][0]["name"], "app");
     assert!(first.captured.versions["server"].starts_with(char::is_numeric));
     assert!(first.problems.is_empty(), "{:?}", first.problems);
-    assert!(first.captured.completeness.contains("rows counted in the same snapshot"));
+    assert!(first.captured.completeness.contains("as many rows as were counted in the same snapshot"));
 
     server.must("pgbench", &["-t", "200", "-c", "2", "-n", "app"]);
     server.sql("app", "DELETE FROM parted WHERE k % 7 = 0; CREATE TABLE later AS SELECT 1; SELECT lo_unlink(4711);");
@@ -248,6 +249,8 @@ fn a_dump_program_that_exits_0_with_a_cut_output_is_not_committed() {
         ("cut in the middle", "head -c 900"),
         ("empty", "head -c 0"),
         ("with the marker in the data and no key", "sed '/unrestrict/d'"),
+        ("with a hole", "sed /^500$/d"),
+        ("without its rows", "sed '/^COPY/,/^.\\.$/d'"),
     ] {
         let wrapped = tempfile::tempdir().unwrap();
         for tool in ["psql", "pg_dumpall"] {
@@ -260,7 +263,7 @@ fn a_dump_program_that_exits_0_with_a_cut_output_is_not_committed() {
         write_program(&wrapped.path().join("pg_dump"), &script);
         let settings = format!("databases = [\"app\"]\nbin = {:?}", wrapped.path());
         let error = stage.capture(component(&stage, &server, &settings).as_ref()).unwrap_err();
-        assert!(error.chain().contains("pg_dump exited 0, but its output is cut off"), "{name}: {}", error.chain());
+        assert!(error.chain().contains("pg_dump exited 0, but its output"), "{name}: {}", error.chain());
     }
 }
 

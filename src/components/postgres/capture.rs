@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::catalog::{self, Counts, Database, RowCounts, Table};
 use super::connect::Access;
+use super::rows::{self, RowCounter};
 use super::session::Session;
 use super::{GLOBALS, Postgres, ROW_COUNTS, archive_path, failure, versions};
 use crate::archive::CaptureSink;
@@ -20,6 +21,8 @@ const RESTRICT_KEY_LEN: usize = 60;
 /// The end of a dump of one database, and of the globals.
 const DATABASE_MARKER: &str = "\n-- PostgreSQL database dump complete\n";
 const GLOBALS_MARKER: &str = "\n-- PostgreSQL database cluster dump complete\n";
+
+const LOOK_BETWEEN: &str = "Nothing of it was committed; look at what stands between compline and the server";
 
 /// One capture, as it goes on.
 struct Dumping<'a, 'b> {
@@ -85,7 +88,7 @@ fn not_dumped(error: Error, name: &str) -> Error {
 
 fn completeness(plan: &Postgres, restricted: bool) -> String {
     let key = if restricted { ", secret key at the end" } else { "" };
-    let rows = if plan.row_counts { ", rows counted in the same snapshot" } else { "" };
+    let rows = if plan.row_counts { ", as many rows as were counted in the same snapshot" } else { "" };
     format!("exit status, completeness marker of every dump{key}{rows}")
 }
 
@@ -128,7 +131,7 @@ impl Dumping<'_, '_> {
         if !self.plan.role_passwords {
             program = program.arg("--no-role-passwords");
         }
-        self.dump(program, GLOBALS, GLOBALS_MARKER, sink).map_err(|error| {
+        self.dump(program, GLOBALS, GLOBALS_MARKER, &mut |_| {}, sink).map_err(|error| {
             let known = error.hint_text().is_some() || self.access.server.superuser || !self.plan.role_passwords;
             let error = error.context("Can't dump roles and tablespaces");
             if known {
@@ -152,8 +155,16 @@ impl Dumping<'_, '_> {
             .arg("--format=plain")
             .arg(format!("--lock-wait-timeout={}", self.plan.lock_wait.as_millis()))
             .arg(format!("--snapshot={snapshot}"));
-        self.dump(program, &entry, DATABASE_MARKER, sink)?;
+        let mut counter = RowCounter::default();
+        self.dump(program, &entry, DATABASE_MARKER, &mut |bytes| counter.push(bytes), sink)?;
         let counts = if self.plan.row_counts { Some(catalog::count(&mut session, &tables)?) } else { None };
+        let dumped = counter.finish();
+        let is_utf8 = database.encoding == "UTF8";
+        if let Some(difference) = counts.as_ref().and_then(|counts| rows::difference(&counts.tables, &dumped, is_utf8))
+        {
+            let message = format!("pg_dump exited 0, but its output lacks rows: {difference}");
+            return Err(failure(message).hint(LOOK_BETWEEN));
+        }
         let extensions = catalog::extensions(&mut session)?;
         session.ask("COMMIT")?;
         session.close()?;
@@ -179,7 +190,14 @@ impl Dumping<'_, '_> {
     }
 
     /// Runs a program of PostgreSQL's and stores what it prints, if its end is the end that such a dump has.
-    fn dump(&mut self, program: Program, path: &str, marker: &str, sink: &mut dyn CaptureSink) -> Result<()> {
+    fn dump(
+        &mut self,
+        program: Program,
+        path: &str,
+        marker: &str,
+        watch: &mut (dyn FnMut(&[u8]) + Send),
+        sink: &mut dyn CaptureSink,
+    ) -> Result<()> {
         let program = match &self.restrict_key {
             Some(key) => program.arg_unrecorded("--restrict-key=", key),
             None => program,
@@ -188,11 +206,13 @@ impl Dumping<'_, '_> {
         let mut tail = Tail::new(TAIL_LEN);
         let chain = Chain::single(program, self.access.limits);
         let path = archive_path(path)?;
-        let (_, commands) = chain.store(self.access.context, sink, &path, &mut |bytes| tail.push(bytes))?;
+        let (_, commands) = chain.store(self.access.context, sink, &path, &mut |bytes| {
+            tail.push(bytes);
+            watch(bytes);
+        })?;
         if !ends_well(&tail, marker, self.restrict_key.as_deref()) {
             let message = format!("{name} exited 0, but its output is cut off after {} bytes", tail.stream_len());
-            return Err(failure(message)
-                .hint("Nothing of it was committed; look at what stands between compline and the server"));
+            return Err(failure(message).hint(LOOK_BETWEEN));
         }
         self.commands.extend(commands);
         Ok(())

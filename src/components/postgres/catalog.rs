@@ -110,6 +110,8 @@ fn decode<'a, T: Deserialize<'a>>(row: &'a str) -> Result<T> {
 pub struct Table {
     pub schema: String,
     pub name: String,
+    /// Whether it has columns whose values a dump holds. Rows of a table without any can't be dumped at all.
+    pub has_values: bool,
 }
 
 impl Table {
@@ -120,7 +122,9 @@ impl Table {
 
 /// Tables whose rows a dump holds: the users' own, not those of extensions; on a standby none that is unlogged.
 const TABLES: &str = r"
-SELECT json_build_object('schema', n.nspname, 'name', c.relname)::jsonb::text
+SELECT json_build_object('schema', n.nspname, 'name', c.relname, 'has_values', EXISTS (
+         SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+         AND coalesce(to_jsonb(a)->>'attgenerated', '') = ''))::jsonb::text
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
   AND NOT (c.relpersistence = 'u' AND pg_is_in_recovery())
@@ -147,14 +151,14 @@ pub fn lock(session: &mut Session<'_>, tables: &[Table]) -> Result<()> {
     Ok(())
 }
 
-/// Counts rows and large objects as the session's transaction sees them.
+/// Counts rows and large objects as the session's transaction sees them. Tables without values are left out.
 ///
 /// # Errors
 /// When a table can't be read.
 pub fn count(session: &mut Session<'_>, tables: &[Table]) -> Result<Counts> {
     let mut counts =
         Counts { large_objects: number(session, "SELECT count(*) FROM pg_largeobject_metadata")?, ..Counts::default() };
-    for table in tables {
+    for table in tables.iter().filter(|table| table.has_values) {
         let rows = number(session, &format!("SELECT count(*) FROM ONLY {}", table.quoted()))?;
         counts.tables.entry(table.schema.clone()).or_default().insert(table.name.clone(), rows);
     }

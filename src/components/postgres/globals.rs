@@ -125,18 +125,24 @@ fn about(statement: &str) -> About {
 
 /// The name at the front, without its quotes.
 fn leading_identifier(text: &str) -> String {
+    take_identifier(text).0
+}
+
+/// The name at the front, without its quotes, and what follows it.
+pub(super) fn take_identifier(text: &str) -> (String, &str) {
     if !text.starts_with('"') {
-        return text.split(|c: char| c.is_whitespace() || c == ';').next().unwrap_or_default().to_owned();
+        let end = text.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '$'))).unwrap_or(text.len());
+        return (text[..end].to_owned(), &text[end..]);
     }
     let mut name = String::new();
-    let mut characters = text[1..].chars().peekable();
-    while let Some(character) = characters.next() {
-        if character == '"' && characters.next_if_eq(&'"').is_none() {
-            break;
+    let mut characters = text.char_indices().skip(1).peekable();
+    while let Some((at, character)) = characters.next() {
+        if character == '"' && characters.next_if(|(_, next)| *next == '"').is_none() {
+            return (name, &text[at + 1..]);
         }
         name.push(character);
     }
-    name
+    (name, "")
 }
 
 /// Decides what to run on a server that has `present`. Roles that exist are altered only if `alter`.
