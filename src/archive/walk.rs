@@ -31,11 +31,11 @@ use crate::pipeline;
 use crate::store::ChunkSource;
 
 /// Files up to this length are read whole by a worker; longer ones are streamed.
-const SMALL_LEN_MAX: u64 = 1 << 20;
+const SMALL_LEN_MAX: u64 = 512 << 10;
 /// Names that one worker takes at once.
-const GROUP_COUNT: usize = 16;
+const GROUP_COUNT: usize = 32;
 /// Bytes that one worker reads before it leaves the rest of its names to be streamed.
-const GROUP_LEN_MAX: usize = 8 << 20;
+const GROUP_LEN_MAX: usize = 2 << 20;
 /// How often a file that changes while it is read is read.
 const ATTEMPTS: usize = 3;
 const CACHEDIR_TAG: &[u8] = b"CACHEDIR.TAG";

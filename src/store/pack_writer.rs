@@ -72,12 +72,14 @@ pub struct PackWriter {
 const FOOTER_LEN_CLOSE: u64 = 4 << 20;
 
 impl PackWriter {
-    /// An empty pack with a fresh salt.
+    /// An empty pack with a fresh salt, with `room` for so many bytes: growing would double it.
     ///
     /// # Errors
     /// When the system gives no random bytes.
-    pub fn new(role: Role, keys: &PackKeys) -> Result<Self> {
-        Ok(Self::with_salt(role, keys, crypto::random().map_err(no_random)?))
+    pub fn new(role: Role, room: usize, keys: &PackKeys) -> Result<Self> {
+        let mut pack = Self::with_salt(role, keys, crypto::random().map_err(no_random)?);
+        pack.bytes.reserve_exact(room);
+        Ok(pack)
     }
 
     /// An empty pack with a salt that was never used before.

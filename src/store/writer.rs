@@ -316,7 +316,13 @@ fn push_frame(
 ) -> Result<Option<FinishedPack>> {
     let slot = &mut packs[role as usize - 1];
     if slot.is_none() {
-        *slot = Some(PackWriter::new(role, &repository.inner.keys)?);
+        let config = &repository.inner.config;
+        // Tree packs stay small as a rule; content packs end with the frame that fills them.
+        let room = match role {
+            Role::Content => config.pack_len + config.frame_len * 2,
+            Role::Tree => 0,
+        };
+        *slot = Some(PackWriter::new(role, usize::try_from(room).unwrap_or(0), &repository.inner.keys)?);
     }
     let pack = slot.as_mut().expect("filled above");
     pack.push(frame);
