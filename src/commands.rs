@@ -55,6 +55,13 @@ impl Target {
         })?;
         Repository::open(storage, &self.unlock, self.cache.as_deref())
     }
+
+    /// Directories of this machine that belong to the repository: a backup of them would feed on itself, a restore must
+    /// not remove them.
+    fn own_places(&self) -> Vec<PathBuf> {
+        let places = self.location.local_path().into_iter().chain(self.cache.as_deref());
+        places.filter_map(|path| path.canonicalize().ok()).collect()
+    }
 }
 
 /// There is no repository at `location`.

@@ -79,6 +79,8 @@ pub struct RestoreEnvironment<'a> {
     pub root: Option<PathBuf>,
     /// Reads a variable of compline's own environment, for secrets by reference and for finding programs.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// Places that must survive whatever the restore replaces: the repository it reads from, the cache.
+    pub keep: &'a [PathBuf],
     /// A private directory for scratch files; removed after the run.
     pub scratch: &'a Path,
 }

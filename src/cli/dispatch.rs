@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::CommandFactory;
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::arguments::{Backup, Cli, Command, ExistingChoice, Global, Key, OverwriteChoice, PlanVerb, Restore};
 use super::render::{self, Renderer};
@@ -21,6 +20,7 @@ use crate::commands::backup::{Labels, Work};
 use crate::commands::recover::Recovery;
 use crate::commands::{self, App, SnapshotPath, Target};
 use crate::components::Existing;
+use crate::components::files::exclude_set;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::{Context, Ledger};
 use crate::plan::Plan;
@@ -88,20 +88,6 @@ fn snapshot_path(text: &OsStr) -> Result<SnapshotPath> {
 fn selector(text: &OsStr) -> Result<Selector> {
     let parsed = snapshot_path(text)?;
     if parsed.path.is_root() { Ok(parsed.selector) } else { Err(usage("A snapshot is wanted here, without a path")) }
-}
-
-/// Patterns against absolute paths; one without a slash fits any name.
-fn globs(patterns: &[String]) -> Result<Option<GlobSet>> {
-    if patterns.is_empty() {
-        return Ok(None);
-    }
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        let text = if pattern.contains('/') { pattern.clone() } else { format!("**/{pattern}") };
-        let glob = GlobBuilder::new(&text).literal_separator(true).build();
-        set.add(glob.map_err(|cause| usage(format!("`{pattern}` is no pattern")).cause(cause))?);
-    }
-    set.build().map(Some).map_err(|cause| usage("The patterns can't be used together").cause(cause))
 }
 
 impl Session<'_> {
@@ -312,8 +298,8 @@ impl Session<'_> {
         let mut how = RestoreOptions {
             delete: options.delete,
             verify: options.verify,
-            include: globs(&options.include)?,
-            exclude: globs(&options.exclude)?,
+            include: exclude_set(&options.include)?,
+            exclude: exclude_set(&options.exclude)?,
             ..RestoreOptions::default()
         };
         how.overwrite = match options.overwrite {
@@ -374,7 +360,7 @@ fn ad_hoc(options: Backup) -> Result<Option<Work<'static>>> {
     }
     Ok(Some(Work::Files(FilesSource {
         paths: options.paths,
-        exclude: globs(&options.exclude)?,
+        exclude: exclude_set(&options.exclude)?,
         one_file_system: options.one_file_system,
         exclude_caches: options.exclude_caches,
     })))

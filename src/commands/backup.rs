@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -16,8 +16,9 @@ use crate::archive::snapshots::{self as finding, Published};
 use crate::archive::writer::FinishedComponent;
 use crate::archive::{ArchivePath, ArchiveWriter, CaptureSink, ComponentRecord, FilesSource, Snapshot};
 use crate::chunker::Profile;
+use crate::components::files::Files;
 use crate::components::process::{Chain, Limits, Program};
-use crate::components::{CaptureEnvironment, Captured};
+use crate::components::{CaptureEnvironment, Captured, Component};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
 use crate::observer::{Context, Counter, Problem, Recorder};
@@ -157,10 +158,10 @@ impl Job<'_> {
 fn jobs(work: Work<'_>) -> Result<Vec<Job<'_>>> {
     match work {
         Work::Plan { plan, only, skip } => planned_jobs(plan, only, skip),
-        Work::Files(source) => Ok(vec![ad_hoc("files", "files", move |_, sink| {
-            sink.put_files(&source)?;
-            Ok(Captured { completeness: "every file was read to its end".to_owned(), ..Captured::default() })
-        })]),
+        Work::Files(source) => {
+            let files = Files::new(source);
+            Ok(vec![ad_hoc("files", "files", move |env, sink| files.capture(env, sink))])
+        }
         Work::Stream { name, mut input } => {
             Ok(vec![ad_hoc(&name.clone(), "stream", move |_, sink| stream(&name, &mut *input, sink))])
         }
@@ -257,7 +258,7 @@ pub fn run(app: App<'_>, target: &Target, work: Work<'_>, labels: &Labels, rehea
     let repository = target.open()?;
     let snapshots = finding::all(&repository, &app.context)?;
     let scratch = scratch(target.cache.as_deref())?;
-    let mut archive = ArchiveWriter::new(&repository, rehearsal, omitted(target), app.context)?;
+    let mut archive = ArchiveWriter::new(&repository, rehearsal, target.own_places(), app.context)?;
     let run = Run {
         app,
         repository: &repository,
@@ -315,12 +316,6 @@ fn report(
         chunks_delta: get(Counter::ChunksDelta),
         seconds: app.context.clock.now().duration_since(started).as_secs_f64(),
     }
-}
-
-/// The repository and the cache would back up their own growth.
-fn omitted(target: &Target) -> Vec<PathBuf> {
-    let places = target.location.local_path().into_iter().chain(target.cache.as_deref());
-    places.filter_map(|path: &Path| path.canonicalize().ok()).collect()
 }
 
 /// Complete if every component is that was to be there: those that the plan itself skips are not missed, those that

@@ -87,7 +87,7 @@ pub fn run(
     let reader = ArchiveReader::new(&repository, app.context);
     let (chosen, left_out) = choose(plan, &published, recovery)?;
     let scratch = scratch(target.cache.as_deref())?;
-    let work = Work { app, reader: &reader, recovery, scratch: scratch.path().to_owned() };
+    let work = Work { app, reader: &reader, recovery, keep: target.own_places(), scratch: scratch.path().to_owned() };
     let decided = chosen.iter().map(|chosen| work.decide(chosen)).collect::<Result<Vec<_>>>()?;
     let shown = RecoveryPlan { snapshot: published.id, time: published.snapshot.time, components: decided, left_out };
     if !agree(&shown)? {
@@ -162,6 +162,7 @@ struct Work<'w> {
     app: App<'w>,
     reader: &'w ArchiveReader<'w>,
     recovery: &'w Recovery,
+    keep: Vec<PathBuf>,
     scratch: PathBuf,
 }
 
@@ -181,6 +182,7 @@ impl Work<'_> {
             force_version: self.recovery.force_version.as_deref(),
             root: self.recovery.root.clone(),
             variable: self.app.variable,
+            keep: &self.keep,
             scratch: &directory,
         };
         work(&env).map_err(|error| error.context(format!("Component {name} can't be restored")))
@@ -205,5 +207,79 @@ impl Work<'_> {
         let restored = self.with(chosen, |env| chosen.planned.component().restore(env))?;
         chosen.planned.finish_restore(self.app.context)?;
         Ok((chosen.planned.name().to_owned(), restored.proofs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+    use crate::commands::backup::{self, Labels, Work as Captured};
+    use crate::observer::{Context, Ledger};
+    use crate::storage::Location;
+    use crate::store::{Repository, Unlock};
+
+    fn with<T>(verb: impl FnOnce(App<'_>) -> T) -> T {
+        let (ledger, interrupt) = (Ledger::default(), AtomicBool::new(false));
+        let context = Context { clock: &SystemClock, observer: &ledger, interrupt: &interrupt };
+        verb(App { context, ledger: &ledger, variable: &|_| None })
+    }
+
+    /// A tree, and a repository inside it; the plan captures the tree.
+    fn house(root: &Path) -> (Target, Plan) {
+        let tree = root.join("srv");
+        std::fs::create_dir_all(&tree).expect("room");
+        std::fs::write(tree.join("file"), "content").expect("room");
+        let location = Location::Local(tree.join("repository"));
+        let (unlock, _) = Unlock::new_key_file().expect("random bytes");
+        let storage = location.create().expect("room");
+        Repository::create(storage.as_ref(), &unlock, "", SystemClock.now()).expect("a repository");
+        let text = format!(
+            "format = 1\n[platform]\nname = \"p\"\n[[component]]\nname = \"srv\"\nkind = \"files\"\npaths = [{tree:?}]\n"
+        );
+        let plan = Plan::load(&root.join("plan.toml"), &text).expect("a valid plan");
+        (Target { location, unlock, cache: None }, plan)
+    }
+
+    fn recovery(existing: Existing) -> Recovery {
+        let existing = Some(existing);
+        Recovery { selector: Selector::Latest(0), only: Vec::new(), existing, force_version: None, root: None }
+    }
+
+    #[test]
+    fn replacing_a_directory_never_removes_the_repository_in_it() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (target, plan) = house(place.path());
+        let work = Captured::Plan { plan: &plan, only: &[], skip: &[] };
+        with(|app| backup::run(app, &target, work, &Labels::default(), false)).expect("a snapshot");
+        let error = with(|app| run(app, &target, &plan, &recovery(Existing::Replace), &mut |_| Ok(true))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnsafeTarget, "{error:?}");
+        assert!(place.path().join("srv/repository/config").exists());
+    }
+
+    #[test]
+    fn nothing_happens_before_the_operator_agrees() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (target, plan) = house(place.path());
+        let work = Captured::Plan { plan: &plan, only: &[], skip: &[] };
+        with(|app| backup::run(app, &target, work, &Labels::default(), false)).expect("a snapshot");
+        let file = place.path().join("srv/file");
+        std::fs::write(&file, "changed since").expect("room");
+        let update = recovery(Existing::Update);
+        let mut steps = 0;
+        let refused = with(|app| {
+            run(app, &target, &plan, &update, &mut |decided| {
+                steps = decided.components.iter().map(|component| component.steps.len()).sum();
+                Ok(false)
+            })
+        });
+        assert!(refused.expect("a decision").is_none() && steps == 1);
+        assert_eq!(std::fs::read_to_string(&file).expect("still there"), "changed since");
+        let done = with(|app| run(app, &target, &plan, &update, &mut |_| Ok(true))).expect("restored");
+        assert_eq!(std::fs::read_to_string(&file).expect("still there"), "content");
+        assert_eq!(done.map(|report| report.components.len()), Some(1));
     }
 }

@@ -116,7 +116,9 @@ impl Component for Files {
     }
 
     fn plan_restore(&self, env: &RestoreEnvironment<'_>) -> Result<Vec<RestoreStep>> {
-        targets(env)?.iter().map(|target| step(target, env.existing)).collect()
+        let targets = targets(env)?;
+        targets.iter().try_for_each(|target| refuse_to_remove(target, env))?;
+        targets.iter().map(|target| step(target, env.existing)).collect()
     }
 
     fn restore(&self, env: &RestoreEnvironment<'_>) -> Result<Restored> {
@@ -204,6 +206,19 @@ fn step(target: &Target, existing: Existing) -> Result<RestoreStep> {
         }
     };
     Ok(RestoreStep { what, destructive })
+}
+
+/// The snapshot doesn't hold the repository, so replacing a directory above it would remove it.
+fn refuse_to_remove(target: &Target, env: &RestoreEnvironment<'_>) -> Result<()> {
+    let Ok(path) = target.path.canonicalize() else { return Ok(()) };
+    match env.keep.iter().find(|keep| env.existing == Existing::Replace && keep.starts_with(&path)) {
+        None => Ok(()),
+        Some(keep) => Err(Error::new(
+            ErrorKind::UnsafeTarget,
+            format!("Replacing {} would remove {}", path.display(), keep.display()),
+        )
+        .hint("Restore with existing = \"update\", or move the repository elsewhere first")),
+    }
 }
 
 fn in_the_way(target: &Target) -> Error {

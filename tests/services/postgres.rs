@@ -344,7 +344,7 @@ fn small_night(stage: &Stage) -> (PostgresServer, Night) {
     (server, night)
 }
 
-const REPLACE: Wish<'_> = Wish { existing: Existing::Replace, root: None, force_version: None };
+const REPLACE: Wish<'_> = Wish { existing: Existing::Replace, root: None, force_version: None, keep: &[] };
 
 #[test]
 fn a_restore_that_fails_leaves_the_existing_database_and_nothing_else() {

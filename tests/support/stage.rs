@@ -111,6 +111,7 @@ pub struct Wish<'a> {
     pub existing: Existing,
     pub root: Option<&'a Path>,
     pub force_version: Option<&'a str>,
+    pub keep: &'a [std::path::PathBuf],
 }
 
 /// The world around a component.
@@ -207,6 +208,7 @@ impl Stage {
             existing: wish.existing,
             force_version: wish.force_version,
             root: wish.root.map(Path::to_path_buf),
+            keep: wish.keep,
             variable: &variable,
             scratch: self.scratch.path(),
         })
