@@ -23,7 +23,14 @@ fn id(n: u64) -> [u8; 32] {
 fn pack(n: u64) -> PackEntry {
     let chunks =
         (0..CHUNKS_PER_PACK).map(|chunk| (ChunkId::from_bytes(id(n * CHUNKS_PER_PACK + chunk)), 1000)).collect();
-    let frame = Frame { offset: 44, sealed_len: 1 << 18, kind: FrameKind::Zstd, plain_len: 1_000_000, chunks };
+    let frame = Frame {
+        offset: 44,
+        sealed_len: 1 << 18,
+        kind: FrameKind::Zstd,
+        plain_len: 1_000_000,
+        chunks,
+        extension: Vec::new(),
+    };
     PackEntry { id: PackId::from_bytes(id(u64::MAX - n)), role: Role::Content, len: 16 << 20, frames: vec![frame] }
 }
 
