@@ -124,7 +124,9 @@ pub fn select<'p>(snapshots: &'p [Published], selector: &Selector) -> Result<&'p
         Selector::At(time) => latest(snapshots)
             .find(|published| published.snapshot.time <= *time && published.snapshot.status == Status::Complete)
             .ok_or_else(|| none(format!("There is no complete snapshot at or before {time}"))),
-        Selector::Tag(tag) => latest(snapshots)
+        Selector::Tag(tag) => snapshots
+            .iter()
+            .rev()
             .find(|published| published.snapshot.tags.contains(tag))
             .ok_or_else(|| none(format!("No snapshot has the tag {tag}"))),
         Selector::Prefix(prefix) => by_prefix(snapshots, prefix),
@@ -160,4 +162,62 @@ pub fn parent<'p>(snapshots: &'p [Published], platform: &str, host: &str, compon
         let committed = snapshot.component(component).is_some_and(|record| record.root.is_some());
         snapshot.platform == platform && snapshot.host == host && committed
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(number: u8, status: Status, tag: &str) -> Published {
+        let time: Timestamp = format!("2026-01-{number:02}T02:10:00Z").parse().expect("a time");
+        let snapshot = Snapshot {
+            format: SNAPSHOT_FORMAT,
+            platform: "p".to_owned(),
+            host: "h".to_owned(),
+            user: "u".to_owned(),
+            time,
+            finished_at: time,
+            status,
+            tags: vec![tag.to_owned()],
+            parent: None,
+            tool: "test".to_owned(),
+            components: Vec::new(),
+            restore_order: Vec::new(),
+            plan: None,
+            other: serde_json::Map::new(),
+        };
+        Published { id: SnapshotId::from_bytes([number; 32]), snapshot }
+    }
+
+    /// The day of the month of what `name` selects.
+    fn select_in(nights: &[Published], name: &str) -> Result<u8> {
+        select(nights, &name.parse()?).map(|published| published.id.as_bytes()[0])
+    }
+
+    #[test]
+    fn a_partial_snapshot_never_displaces_a_complete_one() {
+        let nights = [
+            published(1, Status::Complete, "a"),
+            published(2, Status::Partial, "b"),
+            published(3, Status::Complete, "c"),
+            published(4, Status::Partial, "d"),
+        ];
+        assert_eq!(select_in(&nights, "latest").ok(), Some(3));
+        assert_eq!(select_in(&nights, "latest~1").ok(), Some(2));
+        assert_eq!(select_in(&nights, "@2026-01-02T12:00:00Z").ok(), Some(1));
+        assert_eq!(select_in(&nights, "tag:d").ok(), Some(4));
+        assert_eq!(select_in(&nights, "0404").ok(), Some(4));
+        assert_eq!(select_in(&nights[3..], "latest").ok(), Some(4));
+    }
+
+    #[test]
+    fn what_is_not_there_or_not_unique_is_told_apart() {
+        let nights = [published(0x11, Status::Complete, ""), published(0x12, Status::Complete, "")];
+        let kind = |name: &str| select_in(&nights, name).map_err(|error| error.kind());
+        assert_eq!(kind("1"), Err(ErrorKind::Ambiguous));
+        assert_eq!(kind("ff"), Err(ErrorKind::NotFound));
+        assert_eq!(kind("latest~2"), Err(ErrorKind::NotFound));
+        assert_eq!(kind("@2020-01-01"), Err(ErrorKind::NotFound));
+        assert_eq!(kind("yesterday"), Err(ErrorKind::Usage));
+    }
 }

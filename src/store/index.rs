@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::index_segment::PackEntry;
 use super::pack::Role;
@@ -186,7 +186,8 @@ impl Index {
     /// From SQLite.
     pub fn add_segment(&self, id: SegmentId, packs: &[PackEntry]) -> Result<()> {
         let mut connection = self.lock();
-        let transaction = connection.transaction().map_err(|cause| self.failed(cause))?;
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| self.failed(cause))?;
         let segment = insert_segment(&transaction, id).map_err(|cause| self.failed(cause))?;
         for entry in packs {
             let pack = insert_pack(&transaction, entry).map_err(|cause| self.failed(cause))?;
@@ -201,7 +202,8 @@ impl Index {
     /// From SQLite.
     pub fn add_pack(&self, entry: &PackEntry) -> Result<()> {
         let mut connection = self.lock();
-        let transaction = connection.transaction().map_err(|cause| self.failed(cause))?;
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| self.failed(cause))?;
         insert_pack(&transaction, entry).map_err(|cause| self.failed(cause))?;
         transaction.commit().map_err(|cause| self.failed(cause))
     }
@@ -212,7 +214,8 @@ impl Index {
     /// From SQLite.
     pub fn publish(&self, id: SegmentId, packs: &[PackId]) -> Result<()> {
         let mut connection = self.lock();
-        let transaction = connection.transaction().map_err(|cause| self.failed(cause))?;
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| self.failed(cause))?;
         let segment = insert_segment(&transaction, id).map_err(|cause| self.failed(cause))?;
         for pack in packs {
             let no = pack_no(&transaction, pack).map_err(|cause| self.failed(cause))?;
@@ -229,7 +232,8 @@ impl Index {
     /// From SQLite.
     pub fn remove_segments(&self, gone: &[SegmentId]) -> Result<()> {
         let mut connection = self.lock();
-        let transaction = connection.transaction().map_err(|cause| self.failed(cause))?;
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| self.failed(cause))?;
         for id in gone {
             let id = id.as_bytes();
             transaction
@@ -246,7 +250,8 @@ impl Index {
     /// From SQLite.
     pub fn remove_packs(&self, gone: &[PackId]) -> Result<()> {
         let mut connection = self.lock();
-        let transaction = connection.transaction().map_err(|cause| self.failed(cause))?;
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| self.failed(cause))?;
         for id in gone {
             let Some(no) = pack_no(&transaction, id).map_err(|cause| self.failed(cause))? else { continue };
             for statement in [
