@@ -216,16 +216,21 @@ fn id_of(object: &[u8]) -> KeyId {
 /// Finds the key object of `repository` that `unlock` opens.
 ///
 /// # Errors
-/// `WrongKey` if none does.
+/// `WrongKey` if none does, the storage's failure if one that might could not be read.
 pub fn open(storage: &dyn Storage, repository: RepositoryId, unlock: &Unlock) -> Result<Opened> {
-    let mut bad = Vec::new();
+    let (mut bad, mut unread) = (Vec::new(), None);
     let ids = ids(storage)?;
     for id in &ids {
         match try_open(storage, *id, repository, unlock) {
             Ok(Some(opened)) => return Ok(opened),
             Ok(None) => {}
+            // Whether it would have opened nobody can say: that is no wrong key.
+            Err(error) if error.kind() == ErrorKind::Storage => unread = Some(error),
             Err(error) => bad.push(error),
         }
+    }
+    if let Some(error) = unread {
+        return Err(error);
     }
     let all_bad = !bad.is_empty() && bad.len() == ids.len();
     match bad.pop() {
@@ -325,10 +330,15 @@ pub fn remove(storage: &dyn Storage, repository: RepositoryId, id: KeyId) -> Res
             Error::new(ErrorKind::NotFound, format!("There is no key {id}")).hint("`compline key list` shows them")
         );
     }
-    let is_of_repository = |id: &KeyId| {
-        read(storage, *id).is_ok_and(|object| read_extra(&object).is_ok_and(|extra| extra.repository == repository))
-    };
-    if !ids.iter().any(|other| *other != id && is_of_repository(other)) {
+    let mut is_last = true;
+    for other in ids.iter().filter(|other| **other != id) {
+        match read(storage, *other) {
+            Ok(object) => is_last &= !read_extra(&object).is_ok_and(|extra| extra.repository == repository),
+            Err(error) if error.kind() == ErrorKind::Storage => return Err(error),
+            Err(_) => {}
+        }
+    }
+    if is_last {
         return Err(Error::new(ErrorKind::Usage, "This is the last key; without it nobody could read the repository")
             .hint("Add another one first: `compline key add`"));
     }
