@@ -1,5 +1,7 @@
 //! Checking what is stored, below trees: segments, footers, and on demand every byte of every pack.
 
+use std::collections::HashSet;
+
 use rayon::prelude::*;
 
 use super::envelope::HEADER_LEN;
@@ -87,8 +89,10 @@ pub fn run(repository: &Repository, subset: DataSubset, seed: u64, context: &Con
         context.observer.problem(Problem::new("keys", error.chain()));
     }
     repository.refresh(context)?;
+    // The index first: a pack that another run uploads in between is then not taken for a missing one.
+    let known = repository.index().packs()?;
     let packs = repository.storage().list(ObjectKind::Pack)?;
-    check_index(repository, &packs, context)?;
+    check_index(&known, &packs, context);
     context.observer.stage("Checking packs");
     packs.par_iter().try_for_each(|row| check_footer(repository, row, context))?;
     let chosen = subset.choose(packs, seed);
@@ -101,14 +105,11 @@ pub fn run(repository: &Repository, subset: DataSubset, seed: u64, context: &Con
 }
 
 /// Packs that the index knows and storage lacks.
-fn check_index(repository: &Repository, packs: &[Listed], context: &Context<'_>) -> Result<()> {
-    let present: std::collections::HashSet<PackId> = packs.iter().filter_map(|row| pack_id(&row.key)).collect();
-    for id in repository.index().packs()? {
-        if !present.contains(&id) {
-            context.observer.problem(Problem::new(ObjectKey::Pack(id).path(), "The index lists it, but it is missing"));
-        }
+fn check_index(known: &HashSet<PackId>, packs: &[Listed], context: &Context<'_>) {
+    let present: HashSet<PackId> = packs.iter().filter_map(|row| pack_id(&row.key)).collect();
+    for id in known.difference(&present) {
+        context.observer.problem(Problem::new(ObjectKey::Pack(*id).path(), "The index lists it, but it is missing"));
     }
-    Ok(())
 }
 
 fn pack_id(key: &ObjectKey) -> Option<PackId> {
@@ -138,10 +139,12 @@ fn compare_index(repository: &Repository, entry: &PackEntry, context: &Context<'
         context.observer.detail(&format!("{} is in no index segment yet", ObjectKey::Pack(entry.id)));
         return Ok(());
     }
-    let ids: Vec<_> = entry.frames.iter().flat_map(|frame| &frame.chunks).map(|(id, _)| *id).collect();
-    let missing = repository.index().contains(&ids)?.into_iter().filter(|found| !found).count();
-    if missing > 0 {
-        let message = format!("The index lacks {missing} of its chunks; delete the cache directory to rebuild it");
+    let count = repository.index().misplaced(entry)?;
+    if count > 0 {
+        let message = format!(
+            "Its footer and the index differ about {count} chunks: one of them is not what was written. \
+             `check --read-data` tells of the pack; the cache directory can be deleted at any time"
+        );
         context.observer.problem(Problem::new(ObjectKey::Pack(entry.id).path(), message));
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! A pack is `published` once an index segment in storage lists it. Packs of this machine that were uploaded by a run
 //! which then died stay here unpublished; the next writer lists them in its own segment and so takes them over.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -99,14 +99,18 @@ impl Index {
         crate::durable::create_directories(&directory)
             .map_err(|cause| Error::io(format!("The cache directory {} can't be made", directory.display()), cause))?;
         let path = directory.join("index.sqlite");
-        if let Some(connection) = Self::open_existing(&path) {
-            return Ok(Self { connection: Mutex::new(connection), path: Some(path), is_new: false });
+        if !path.exists() {
+            // Its log may be left, and must not be played into a new file.
+            remove_files(&path);
         }
-        remove_files(&path);
-        let connection = Connection::open(&path).and_then(prepare).map_err(failed)?;
-        connection.execute_batch(SCHEMA).map_err(failed)?;
-        connection.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
-        Ok(Self { connection: Mutex::new(connection), path: Some(path), is_new: true })
+        let (connection, is_new) = match Self::open_file(&path) {
+            Err(cause) if is_unusable(&cause) => {
+                remove_files(&path);
+                Self::open_file(&path).map_err(failed)?
+            }
+            other => other.map_err(failed)?,
+        };
+        Ok(Self { connection: Mutex::new(connection), path: Some(path), is_new })
     }
 
     /// An index that lives in memory: for tests and for readers without a cache.
@@ -119,14 +123,24 @@ impl Index {
         Ok(Self { connection: Mutex::new(connection), path: None, is_new: true })
     }
 
-    fn open_existing(path: &Path) -> Option<Connection> {
-        if !path.exists() {
-            return None;
+    /// Opens the file, and makes its tables if it has none. Of several processes that meet a new file one makes them.
+    fn open_file(path: &Path) -> rusqlite::Result<(Connection, bool)> {
+        let mut connection = Connection::open(path).and_then(prepare)?;
+        let mut is_new = false;
+        if version(&connection)? == 0 {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            is_new = version(&transaction)? == 0;
+            if is_new {
+                transaction.execute_batch(SCHEMA)?;
+                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            }
+            transaction.commit()?;
         }
-        let connection = Connection::open(path).and_then(prepare).ok()?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).ok()?;
-        let _packs: u64 = connection.query_row("SELECT count(*) FROM segments", [], |row| row.get(0)).ok()?;
-        (version == SCHEMA_VERSION).then_some(connection)
+        if version(&connection)? != SCHEMA_VERSION {
+            return Err(rusqlite::Error::InvalidQuery);
+        }
+        let _segments: u64 = connection.query_row("SELECT count(*) FROM segments", [], |row| row.get(0))?;
+        Ok((connection, is_new))
     }
 
     /// A damaged file is thrown away, so that the next run begins a new one.
@@ -167,6 +181,19 @@ impl Index {
         let mut statement = connection.prepare("SELECT id FROM packs").map_err(|cause| self.failed(cause))?;
         let rows = statement.query_map([], |row| row.get::<_, [u8; 32]>(0)).map_err(|cause| self.failed(cause))?;
         rows.map(|id| id.map(PackId::from_bytes).map_err(|cause| self.failed(cause))).collect()
+    }
+
+    /// The packs that are known, and how long they are.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn pack_lens(&self) -> Result<HashMap<PackId, u64>> {
+        let connection = self.lock();
+        let mut statement = connection.prepare("SELECT id, len FROM packs").map_err(|cause| self.failed(cause))?;
+        let rows = statement
+            .query_map([], |row| Ok((PackId::from_bytes(row.get(0)?), row.get(1)?)))
+            .map_err(|cause| self.failed(cause))?;
+        rows.map(|row| row.map_err(|cause| self.failed(cause))).collect()
     }
 
     /// Whether a pack is known.
@@ -292,6 +319,30 @@ impl Index {
         ids.iter().map(|id| statement.exists([id.as_bytes()]).map_err(|cause| self.failed(cause))).collect()
     }
 
+    /// How many chunks of `entry` the index does not know at the place where it says they are.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn misplaced(&self, entry: &PackEntry) -> Result<u64> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT 1 FROM chunks c JOIN frames f ON f.no = c.frame JOIN packs p ON p.no = f.pack
+                 WHERE c.id = ? AND c.offset = ? AND c.len = ? AND f.offset = ? AND f.sealed_len = ? AND p.id = ?",
+            )
+            .map_err(|cause| self.failed(cause))?;
+        let mut count = 0;
+        for frame in &entry.frames {
+            let mut offset = 0_u64;
+            for (id, len) in &frame.chunks {
+                let place = params![id.as_bytes(), offset, len, frame.offset, frame.sealed_len, entry.id.as_bytes()];
+                count += u64::from(!statement.exists(place).map_err(|cause| self.failed(cause))?);
+                offset += len;
+            }
+        }
+        Ok(count)
+    }
+
     /// Where `ids` lie: one answer each, in order. Of several places the first pack that was taken in.
     ///
     /// # Errors
@@ -328,6 +379,17 @@ impl Index {
             )
             .map_err(|cause| self.failed(cause))
     }
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Whether another attempt would find the same: no database, damaged, of another schema. A lock, a full disk or a
+/// forbidden directory is no reason to throw an index away that another process may be using.
+fn is_unusable(cause: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
+    cause.sqlite_error_code().is_none_or(|code| matches!(code, DatabaseCorrupt | NotADatabase | Unknown))
 }
 
 fn remove_files(path: &Path) {

@@ -18,7 +18,7 @@ use crate::crypto::{self, Purpose, Secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KeyId, PackId, RepositoryId, SegmentId, SnapshotId};
 use crate::observer::{Context, Counter, Problem};
-use crate::storage::{ObjectKey, ObjectKind, Storage, StorageErrorKind};
+use crate::storage::{ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
 
 /// An open repository. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -56,15 +56,44 @@ fn exists_already(location: &str) -> Error {
         .hint("Use it as it is, or choose another location")
 }
 
+/// Packs or snapshots without a config are a repository that lost it. A new config would bury them.
+fn refuse_orphans(storage: &dyn Storage) -> Result<()> {
+    for kind in [ObjectKind::Snapshot, ObjectKind::Pack] {
+        if !storage.list(kind)?.is_empty() {
+            let location = storage.location();
+            return Err(Error::new(
+                ErrorKind::RepositoryExists,
+                format!("There is a repository at {location}, but its config is missing"),
+            )
+            .hint("Bring the object `config` back from a copy of the repository, or choose another location"));
+        }
+    }
+    Ok(())
+}
+
+/// The config could not be published, or the answer was lost. Our key goes only if the config is certainly not ours.
+fn settle_creation(storage: &dyn Storage, config: &[u8], key: KeyId, error: StorageError) -> Result<()> {
+    let is_absent = match storage.get(&ObjectKey::Config) {
+        Ok(stored) if *stored == *config => return Ok(()),
+        Ok(_) => false,
+        Err(cause) if cause.kind() == StorageErrorKind::NotFound => true,
+        Err(_) => return Err(error.into()),
+    };
+    let _left_behind_at_worst = storage.delete(&ObjectKey::Key(key));
+    if is_absent { Err(error.into()) } else { Err(exists_already(&storage.location())) }
+}
+
 impl Repository {
-    /// Creates a repository with one key. The config is published last: a crash before leaves no repository.
+    /// Creates a repository with one key. The config is published last: a crash before leaves no repository, and at worst
+    /// a key that opens nothing.
     ///
     /// # Errors
-    /// `RepositoryExists`, or from the storage.
+    /// `RepositoryExists`, also where the packs of one are whose config is gone, or from the storage.
     pub fn create(storage: &dyn Storage, unlock: &Unlock, label: &str, now: Timestamp) -> Result<RepositoryId> {
         if exists(storage)? {
             return Err(exists_already(&storage.location()));
         }
+        refuse_orphans(storage)?;
         let master = Secret::random().map_err(no_random)?;
         let head =
             ConfigHead { repository: RepositoryId::from_bytes(crypto::random().map_err(no_random)?), features: 0 };
@@ -72,14 +101,7 @@ impl Repository {
         let key = keyring::add(storage, head.repository, &master, unlock, label, now)?;
         match storage.put_new(&ObjectKey::Config, &config) {
             Ok(()) => Ok(head.repository),
-            Err(error) => {
-                // Another process was faster, or the storage failed: our key would open nothing.
-                let _left_behind_at_worst = storage.delete(&ObjectKey::Key(key));
-                if error.kind() == StorageErrorKind::Exists {
-                    return Err(exists_already(&storage.location()));
-                }
-                Err(error.into())
-            }
+            Err(error) => settle_creation(storage, &config, key, error).map(|()| head.repository),
         }
     }
 
@@ -190,6 +212,15 @@ impl Repository {
     /// # Errors
     /// From storage and index.
     pub fn refresh(&self, context: &Context<'_>) -> Result<()> {
+        if self.take_segments(context)? {
+            self.learn_packs(context)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in new segments and forgets those that are gone. True if packs may be in storage, or gone from it, without
+    /// the index knowing.
+    fn take_segments(&self, context: &Context<'_>) -> Result<bool> {
         let known = self.index().segments()?;
         let listed = self.list_segments()?;
         let gone: Vec<SegmentId> = known.difference(&listed).copied().collect();
@@ -206,10 +237,14 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        if incomplete {
-            self.learn_packs(context)?;
-        }
-        Ok(())
+        Ok(incomplete)
+    }
+
+    /// Brings the index up to date with the packs themselves: what a writer relies on must be there, and what a run
+    /// uploaded that died before it could list it is used again. Costs one listing.
+    pub(super) fn settle(&self, context: &Context<'_>) -> Result<()> {
+        self.take_segments(context)?;
+        self.learn_packs(context).map(drop)
     }
 
     fn list_segments(&self) -> Result<std::collections::HashSet<SegmentId>> {
@@ -235,19 +270,26 @@ impl Repository {
         index_segment::decode(&plain).map_err(|cause| stored(cause.is_newer()).cause(cause))
     }
 
-    /// Compares the list of packs with the index: takes in unknown packs from their footers, drops packs that are gone.
+    /// Compares the list of packs with the index: takes in unknown packs from their footers, drops packs that are gone
+    /// or have another length.
     /// True if the index changed.
     ///
     /// # Errors
     /// From storage and index.
     pub fn learn_packs(&self, context: &Context<'_>) -> Result<bool> {
-        let mut known = self.index().packs()?;
+        let mut known = self.index().pack_lens()?;
         let mut changed = false;
         for row in self.storage().list(ObjectKind::Pack)? {
             context.go_on()?;
             let ObjectKey::Pack(id) = row.key else { continue };
-            if known.remove(&id) {
-                continue;
+            match known.get(&id) {
+                Some(len) if *len == row.len => {
+                    known.remove(&id);
+                    continue;
+                }
+                // Cut short or another pack: what it held is as good as gone.
+                Some(_) => continue,
+                None => {}
             }
             match self.read_pack_entry(id, row.len) {
                 Ok(entry) => {
@@ -260,7 +302,11 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        let gone: Vec<PackId> = known.into_iter().collect();
+        let gone: Vec<PackId> = known.into_keys().collect();
+        for id in &gone {
+            let message = "It is missing or cut short; what it held is stored again by the next backup that reads it";
+            context.observer.problem(Problem::new(ObjectKey::Pack(*id).path(), message));
+        }
         self.index().remove_packs(&gone)?;
         Ok(changed || !gone.is_empty())
     }

@@ -5,7 +5,7 @@
 //! ```
 //! All queues are bounded, so a slow disk slows the caller. A chunk counts as stored when its pack is in storage and in
 //! the local index; until then it is `pending`, so that it is not stored twice. What a crash leaves: packs in storage that
-//! no segment lists. They are harmless; the next writer of this machine finds them in its index and lists them.
+//! no segment lists. They are harmless; the next writer finds them and lists them.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,7 +87,7 @@ pub struct PutSummary {
 
 impl Writer {
     pub(super) fn new(repository: Repository, rehearsal: bool, context: &Context<'_>) -> Result<Self> {
-        repository.refresh(context)?;
+        repository.settle(context)?;
         let shared = Arc::new(Shared { rehearsal, ..Shared::default() });
         if !rehearsal {
             adopt(&repository, &shared)?;
