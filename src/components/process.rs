@@ -15,11 +15,14 @@
 //! A word is an argument, never shell text. Secrets travel in the environment or in files.
 
 mod chain;
+mod member;
 mod program;
+mod running;
 mod tail;
 
-pub use chain::{Chain, Input, Limits, Output, Running};
+pub use chain::{Chain, Input, Limits, Output};
 pub use program::Program;
+pub use running::Running;
 pub use tail::Tail;
 pub(crate) use tail::contains;
 
