@@ -306,11 +306,23 @@ fn a_role_that_may_not_read_passwords_is_told_what_to_do() {
 #[test]
 fn a_missing_database_is_an_error_that_lists_those_there_are() {
     let (server, stage) = (PostgresServer::start(), Stage::new());
-    for settings in ["databases = [\"nope\"]", "exclude = [\"nope\"]"] {
-        let error = stage.capture(component(&stage, &server, settings).as_ref()).unwrap_err();
-        assert!(error.to_string().contains("no database nope"), "{error}");
-        assert!(error.hint_text().unwrap().contains("postgres"), "{error:?}");
-    }
+    let error = stage.capture(component(&stage, &server, "databases = [\"nope\"]").as_ref()).unwrap_err();
+    assert!(error.to_string().contains("no database nope"), "{error}");
+    assert!(error.hint_text().unwrap().contains("postgres"), "{error:?}");
+    assert!(stage.capture(component(&stage, &server, "exclude = [\"nope\"]").as_ref()).is_ok());
+}
+
+#[test]
+fn names_of_roles_survive_a_database_of_another_encoding() {
+    let (server, stage) = (PostgresServer::start(), Stage::new());
+    server.sql("postgres", "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'");
+    server.sql("latin", "SET client_encoding TO 'UTF8'; CREATE ROLE \"Zoë\"");
+    let settings = server.connect().replace("user =", "database = \"latin\", user =");
+    let night = stage.capture(stage.component("postgres", &settings).as_ref()).unwrap();
+    assert!(String::from_utf8_lossy(night.archive.file("globals.sql")).contains("CREATE ROLE \"Zoë\""));
+    let fresh = PostgresServer::start();
+    stage.restore(component(&stage, &fresh, "").as_ref(), &night, &Wish::default()).unwrap();
+    assert_eq!(fresh.sql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname = 'Zoë'"), "1");
 }
 
 #[test]

@@ -111,11 +111,15 @@ fn choose(plan: &Postgres, access: &Access<'_>) -> Result<Vec<Database>> {
     let mut session = Session::open(access, access.maintenance())?;
     let existing = catalog::databases(&mut session)?;
     session.close()?;
-    let missing = |names: &[String]| names.iter().find(|name| existing.iter().all(|one| one.name != **name)).cloned();
-    if let Some(name) = missing(plan.databases.as_deref().unwrap_or(&plan.exclude)) {
+    let missing = |name: &&String| existing.iter().all(|one| one.name != **name);
+    // A database that is to be left out and is gone already costs nothing.
+    if let Some(name) = plan.databases.iter().flatten().find(missing) {
         let names = existing.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
         let message = format!("There is no database {name} at {access}");
-        return Err(failure(message).hint(format!("Correct `databases` or `exclude`; there are: {names}")));
+        return Err(failure(message).hint(format!("Correct `databases`; there are: {names}")));
+    }
+    for name in plan.exclude.iter().filter(missing) {
+        access.context.observer.detail(&format!("there is no database {name} to leave out"));
     }
     let wanted = |database: &Database| match &plan.databases {
         Some(names) => names.contains(&database.name),
@@ -127,7 +131,7 @@ fn choose(plan: &Postgres, access: &Access<'_>) -> Result<Vec<Database>> {
 impl Dumping<'_, '_> {
     fn globals(&mut self, sink: &mut dyn CaptureSink) -> Result<()> {
         let mut program = self.access.program("pg_dumpall", self.access.maintenance()).arg("--globals-only");
-        program = program.arg(format!("--database={}", self.access.maintenance()));
+        program = program.arg(format!("--database={}", self.access.maintenance())).arg("--encoding=UTF8");
         if !self.plan.role_passwords {
             program = program.arg("--no-role-passwords");
         }
