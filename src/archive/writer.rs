@@ -106,7 +106,7 @@ impl<'c> ArchiveWriter<'c> {
 
 enum Node {
     Directory(BTreeMap<Vec<u8>, Node>),
-    Entry(Entry),
+    Entry(Box<Entry>),
 }
 
 /// What a finished component consists of.
@@ -300,7 +300,7 @@ impl<'w> ComponentWriter<'w> {
             let Node::Directory(below) = node else { return Err(occupied()) };
             tree = below;
         }
-        match tree.insert(name.to_vec(), Node::Entry(entry)) {
+        match tree.insert(name.to_vec(), Node::Entry(Box::new(entry))) {
             None => Ok(()),
             Some(_) => Err(occupied()),
         }
@@ -310,7 +310,7 @@ impl<'w> ComponentWriter<'w> {
         let mut entries = Vec::new();
         for (name, node) in tree {
             entries.push(match node {
-                Node::Entry(entry) => entry,
+                Node::Entry(entry) => *entry,
                 Node::Directory(below) => {
                     let entries = self.build(below)?;
                     let content = self.put_tree(&Tree { entries })?;

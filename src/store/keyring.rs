@@ -373,7 +373,7 @@ mod tests {
         add_to(&storage, 1, 42);
         let opened = open(&storage, repository(1), &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(opened.master.as_bytes(), &[42; 32]);
-        assert_eq!(list(&storage, repository(1), &opened.info).unwrap(), [opened.info.clone()]);
+        assert_eq!(list(&storage, repository(1), &opened.info).unwrap(), std::slice::from_ref(&opened.info));
         let error = remove(&storage, repository(1), opened.info.id).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage, "strays do not count as keys");
     }

@@ -96,6 +96,12 @@ impl PackWriter {
         self.bytes.len() as u64
     }
 
+    /// Whether it has no frame.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     /// Whether it should be finished now; `pack_len` is the length that packs should have.
     #[must_use]
     pub fn is_full(&self, pack_len: u64) -> bool {

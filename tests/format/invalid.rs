@@ -90,7 +90,7 @@ fn packs(m: &mut Maker) {
         bytes[at] ^= xor;
         bytes
     };
-    let given = || valid::with_master(Value::Null);
+    let given = || valid::with_master(&Value::Null);
     let end = of_pack(0, 0).len();
     m.given("pack-role-changed", given(), of_pack(11, 3));
     m.given("pack-role-unknown", given(), of_pack(11, 7));
@@ -251,7 +251,9 @@ fn trees(m: &mut Maker) {
     for (what, names) in [("not-sorted", [b"b", b"a"]), ("name-twice", [b"a", b"a"])] {
         m.write(&format!("tree-{what}"), |w| {
             w.u8(1).varint(2);
-            names.iter().for_each(|name| valid::entry(*name, EntryKind::Fifo).encode(w));
+            for name in names {
+                valid::entry(name, EntryKind::Fifo).encode(w);
+            }
         });
     }
 }
@@ -289,7 +291,7 @@ fn tables(m: &mut Maker) {
 }
 
 fn records(m: &mut Maker) {
-    let given = |object: &str| valid::with_master(json!({ "object": object }));
+    let given = |object: &str| valid::with_master(&json!({ "object": object }));
     for (name, at) in [("salt", 12), ("detail", 11), ("extra", 44), ("body", 70), ("tag", 160)] {
         let mut bytes = valid::config_object(0, valid::CONFIG);
         let at = at.min(bytes.len() - 1);
@@ -310,7 +312,7 @@ fn records(m: &mut Maker) {
     as_segment[8] = ObjectType::Segment as u8;
     m.given("record-snapshot-as-segment", given("segment"), as_segment);
     m.given("record-segment-bomb", given("segment"), bomb());
-    let by_file = valid::key_given(json!({ "key_file": valid::KEY_FILE }));
+    let by_file = valid::key_given(&json!({ "key_file": valid::KEY_FILE }));
     let key = valid::key_object(&by_file);
     let with = |name: &str, value: Value| {
         let mut given = by_file.clone();

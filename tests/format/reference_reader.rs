@@ -118,7 +118,7 @@ fn hex(text: &str) -> Result<Vec<u8>> {
 }
 
 fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -208,8 +208,11 @@ fn unwrap_master(object: &[u8], repository: &[u8], key: &Key<'_>) -> Result<Id> 
     Ok(hex(master)?.try_into().unwrap())
 }
 
+/// A frame, and ids and lengths of its chunks.
+type ListedFrame = (Frame, Vec<(Id, usize)>);
+
 /// 05-pack: frames with their chunks, from the footer.
-fn frames(footer: &[u8]) -> Result<Vec<(Frame, Vec<(Id, usize)>)>> {
+fn frames(footer: &[u8]) -> Result<Vec<ListedFrame>> {
     let mut r = Cursor(footer);
     let mut offset = HEADER_LEN;
     let mut frames = Vec::new();

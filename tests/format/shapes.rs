@@ -30,7 +30,7 @@ pub fn decode(shape: &str, bytes: &[u8], given: &Value) -> Decoded {
         "trailer" => trailer(bytes, given),
         "footer" => footer(bytes),
         "segment" => segment(bytes),
-        "entry" => whole(bytes, Entry::decode, Entry::encode, |found| entry_meaning(found)),
+        "entry" => whole(bytes, Entry::decode, Entry::encode, entry_meaning),
         "content" => whole(bytes, Content::decode, Content::encode, content_meaning),
         "pieces" => {
             whole(bytes, entry::decode_pieces, |pieces, w| entry::encode_pieces(pieces, w), |p| pieces_meaning(p))
@@ -53,6 +53,7 @@ fn text(error: impl ToString) -> String {
 }
 
 /// An error with its causes: `Error` says what happened, the innermost cause says why.
+#[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
 fn chain(error: compline::error::Error) -> String {
     format!("{}: {}", error.kind().code(), error.chain())
 }
@@ -159,9 +160,8 @@ fn fields(fields: &Fields) -> Value {
 }
 
 fn pieces_meaning(pieces: &[Piece]) -> Value {
-    let meaning = |piece: &Piece| match piece.is_hole() {
-        true => json!({ "hole": piece.len }),
-        false => json!({ "id": piece.id, "len": piece.len }),
+    let meaning = |piece: &Piece| {
+        if piece.is_hole() { json!({ "hole": piece.len }) } else { json!({ "id": piece.id, "len": piece.len }) }
     };
     pieces.iter().map(meaning).collect()
 }
@@ -318,7 +318,9 @@ pub fn stream(given: &Value) -> Vec<u8> {
     let seed = given["seed"].as_str().unwrap();
     blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
     let mask = u8::try_from(given["mask"].as_u64().unwrap()).unwrap();
-    bytes.iter_mut().for_each(|byte| *byte &= mask);
+    for byte in &mut bytes {
+        *byte &= mask;
+    }
     bytes
 }
 

@@ -28,7 +28,7 @@ pub fn master() -> Secret {
     Secret::from_bytes(std::array::from_fn(|n| u8::try_from(n).unwrap()))
 }
 
-pub fn with_master(more: Value) -> Value {
+pub fn with_master(more: &Value) -> Value {
     let mut given = json!({ "master": to_hex(master().as_bytes()) });
     given.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
     given
@@ -147,7 +147,7 @@ pub fn key_object(given: &Value) -> Vec<u8> {
     keyring::seal(&extra, SALT, &shapes::unlock(given), &master(), "office", created_at).unwrap()
 }
 
-pub fn key_given(more: Value) -> Value {
+pub fn key_given(more: &Value) -> Value {
     let mut given = json!({ "object": "key", "repository": REPOSITORY });
     given.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
     given
@@ -162,7 +162,9 @@ pub fn pack_bytes(role: Role) -> Vec<u8> {
         [vec![noise.as_bytes().to_vec()], vec![b"compline ".repeat(9), b"the last office of the day\n".repeat(4)]]
     {
         let mut frame = OpenFrame::default();
-        chunks.iter().for_each(|chunk| frame.push(keys.chunk_id(chunk), chunk));
+        for chunk in &chunks {
+            frame.push(keys.chunk_id(chunk), chunk);
+        }
         pack.push(frame.compress());
     }
     pack.finish().bytes
@@ -185,10 +187,10 @@ fn cuts(name: &str, profile: &str, len: u64, mask: u8) -> Vector {
 }
 
 fn records() -> Vec<Vector> {
-    let given = |object: &str| with_master(json!({ "object": object }));
+    let given = |object: &str| with_master(&json!({ "object": object }));
     let segment = index_segment::encode(&[pack_entry()]);
-    let by_file = key_given(json!({ "key_file": KEY_FILE }));
-    let by_passphrase = key_given(json!({ "passphrase": "correct horse battery staple \u{e9}" }));
+    let by_file = key_given(&json!({ "key_file": KEY_FILE }));
+    let by_passphrase = key_given(&json!({ "passphrase": "correct horse battery staple \u{e9}" }));
     vec![
         vector("record-config", given("config"), config_object(0, CONFIG)),
         vector("record-snapshot", given("snapshot"), sealed(ObjectType::Snapshot, b"", b"short")),
@@ -295,8 +297,8 @@ pub fn all() -> Vec<Vector> {
     let mut all = plain_records();
     all.extend(archive_records());
     all.extend(records());
-    all.push(vector("pack-content", with_master(Value::Null), pack_bytes(Role::Content)));
-    all.push(vector("pack-tree", with_master(Value::Null), pack_bytes(Role::Tree)));
+    all.push(vector("pack-content", with_master(&Value::Null), pack_bytes(Role::Content)));
+    all.push(vector("pack-tree", with_master(&Value::Null), pack_bytes(Role::Tree)));
     all.push(cuts("cuts-default", "default", 3_000_001, 255));
     all.push(cuts("cuts-db-text", "db-text", 1_000_003, 255));
     all.push(cuts("cuts-db-page", "db-page", 500_000, 15));
