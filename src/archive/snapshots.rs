@@ -7,7 +7,6 @@ use super::snapshot::{SNAPSHOT_FORMAT, Snapshot, Status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
 use crate::observer::{Context, Problem};
-use crate::storage::ObjectKey;
 use crate::store::Repository;
 
 /// A published snapshot and its name.
@@ -100,14 +99,19 @@ pub fn all(repository: &Repository, context: &Context<'_>) -> Result<Vec<Publish
 /// `Damaged`, `UnsupportedFormat`, or from the storage.
 pub fn read(repository: &Repository, id: SnapshotId) -> Result<Published> {
     let record = repository.read_snapshot(id)?;
-    let damaged = |cause| Error::damaged(format!("Snapshot {} is not what the format allows", id.short())).cause(cause);
-    let snapshot: Snapshot = serde_json::from_slice(&record).map_err(damaged)?;
-    if snapshot.format > SNAPSHOT_FORMAT {
-        let key = ObjectKey::Snapshot(id);
-        return Err(Error::new(ErrorKind::UnsupportedFormat, format!("{key} was written by a newer compline"))
-            .hint("Use that one, or a newer one"));
+    let stored = |is_newer| Error::stored(format!("Snapshot {}", id.short()), is_newer);
+    let AnyVersion { format } = serde_json::from_slice(&record).map_err(|cause| stored(false).cause(cause))?;
+    if format > SNAPSHOT_FORMAT {
+        return Err(stored(true));
     }
+    let snapshot = serde_json::from_slice(&record).map_err(|cause| stored(false).cause(cause))?;
     Ok(Published { id, snapshot })
+}
+
+/// What records of all versions have; it is looked at before fields that may mean something else by then.
+#[derive(serde::Deserialize)]
+struct AnyVersion {
+    format: u32,
 }
 
 /// The one of `snapshots` (oldest first) that `selector` names.

@@ -8,17 +8,20 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use compline::archive::snapshots;
 use compline::archive::{ArchivePath, ArchiveWriter, CaptureSink, ComponentRecord, Entry, FilesSource, Snapshot};
 use compline::chunker::Profile;
 use compline::clock::FixedClock;
+use compline::error::ErrorKind;
 use compline::observer::{Context, Ledger};
-use compline::storage::LocalStorage;
+use compline::storage::{LocalStorage, MemoryStorage};
 use compline::store::{Repository, Unlock};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use super::reference_reader::{self, Found, Key};
+use super::valid::SNAPSHOT_MINIMAL;
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
@@ -90,7 +93,7 @@ fn back_up(repository: &Repository, source: &Path, dump: &[u8]) {
     db.put_stream(&ArchivePath::parse("all.sql").unwrap(), &mut &*dump).unwrap();
     let db = db.finish().unwrap();
     assert_eq!(ledger.problems(), Vec::new());
-    let mut snapshot: Snapshot = serde_json::from_str(super::valid::SNAPSHOT_MINIMAL).unwrap();
+    let mut snapshot: Snapshot = serde_json::from_str(SNAPSHOT_MINIMAL).unwrap();
     snapshot.components = vec![component("files", "files", &files.root), component("db", "command", &db.root)];
     writer.publish(&snapshot).unwrap();
 }
@@ -114,6 +117,22 @@ fn assert_restores(place: &Path, key: &Key<'_>, source: &Path, dump: &[u8]) {
         let without_bytes = |found: &Found| Found { bytes: Vec::new(), xattrs: Vec::new(), ..found.clone() };
         assert_eq!(without_bytes(&found), without_bytes(wanted), "{path}");
     }
+}
+
+#[test]
+fn a_snapshot_of_a_later_format_is_called_newer_and_hides_no_other() {
+    let (clock, ledger) = (FixedClock(Timestamp::UNIX_EPOCH), Ledger::default());
+    let context = Context { clock: &clock, observer: &ledger, interrupt: &NEVER };
+    let storage = MemoryStorage::new();
+    let (unlock, _) = Unlock::new_key_file().unwrap();
+    Repository::create(&storage, &unlock, "", Timestamp::UNIX_EPOCH).unwrap();
+    let repository = Repository::open(Box::new(storage), &unlock, None).unwrap();
+    let known = repository.publish_snapshot(SNAPSHOT_MINIMAL.as_bytes(), &context).unwrap();
+    let later = repository.publish_snapshot(br#"{"format":2,"status":"of a later sort"}"#, &context).unwrap();
+    assert_eq!(snapshots::read(&repository, later).unwrap_err().kind(), ErrorKind::UnsupportedFormat);
+    let found = snapshots::all(&repository, &context).unwrap();
+    assert_eq!(found.iter().map(|published| published.id).collect::<Vec<_>>(), [known]);
+    assert_eq!(ledger.problems().len(), 1);
 }
 
 #[test]
