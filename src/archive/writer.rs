@@ -66,6 +66,7 @@ impl<'c> ArchiveWriter<'c> {
         parent: Option<Entry>,
         context: Context<'w>,
     ) -> ComponentWriter<'w> {
+        let has_lost_packs = self.writer.has_lost_packs();
         ComponentWriter {
             name: name.to_owned(),
             chunker: self.repository.chunker(profile),
@@ -75,7 +76,8 @@ impl<'c> ArchiveWriter<'c> {
             omit: &self.omit,
             context,
             started: self.started,
-            parent,
+            // Where packs are lost, what a parent refers to may be lost with them: everything is read again.
+            parent: parent.filter(|_| !has_lost_packs),
             root: None,
             tree: BTreeMap::new(),
             stream: None,

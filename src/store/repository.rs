@@ -241,10 +241,11 @@ impl Repository {
     }
 
     /// Brings the index up to date with the packs themselves: what a writer relies on must be there, and what a run
-    /// uploaded that died before it could list it is used again. Costs one listing.
-    pub(super) fn settle(&self, context: &Context<'_>) -> Result<()> {
+    /// uploaded that died before it could list it is used again. Costs one listing. True if
+    /// packs are gone.
+    pub(super) fn settle(&self, context: &Context<'_>) -> Result<bool> {
         self.take_segments(context)?;
-        self.learn_packs(context).map(drop)
+        self.learn_packs(context)
     }
 
     fn list_segments(&self) -> Result<std::collections::HashSet<SegmentId>> {
@@ -272,13 +273,12 @@ impl Repository {
 
     /// Compares the list of packs with the index: takes in unknown packs from their footers, drops packs that are gone
     /// or have another length.
-    /// True if the index changed.
+    /// True if some are gone.
     ///
     /// # Errors
     /// From storage and index.
     pub fn learn_packs(&self, context: &Context<'_>) -> Result<bool> {
         let mut known = self.index().pack_lens()?;
-        let mut changed = false;
         for row in self.storage().list(ObjectKind::Pack)? {
             context.go_on()?;
             let ObjectKey::Pack(id) = row.key else { continue };
@@ -292,10 +292,7 @@ impl Repository {
                 None => {}
             }
             match self.read_pack_entry(id, row.len) {
-                Ok(entry) => {
-                    self.index().add_pack(&entry)?;
-                    changed = true;
-                }
+                Ok(entry) => self.index().add_pack(&entry)?,
                 Err(error) if error.is_of_one_object() => {
                     context.observer.problem(Problem::new(row.key.path(), error.chain()));
                 }
@@ -308,7 +305,7 @@ impl Repository {
             context.observer.problem(Problem::new(ObjectKey::Pack(*id).path(), message));
         }
         self.index().remove_packs(&gone)?;
-        Ok(changed || !gone.is_empty())
+        Ok(!gone.is_empty())
     }
 
     /// Reads the footer of a pack.

@@ -74,6 +74,7 @@ pub struct Writer {
     flush: Option<Sender<(u64, PackJob)>>,
     workers: Vec<Worker>,
     reported: (u64, u64),
+    has_lost_packs: bool,
 }
 
 /// What [`Writer::put`] found.
@@ -87,7 +88,7 @@ pub struct PutSummary {
 
 impl Writer {
     pub(super) fn new(repository: Repository, rehearsal: bool, context: &Context<'_>) -> Result<Self> {
-        repository.settle(context)?;
+        let has_lost_packs = repository.settle(context)?;
         let shared = Arc::new(Shared { rehearsal, ..Shared::default() });
         if !rehearsal {
             adopt(&repository, &shared)?;
@@ -119,7 +120,14 @@ impl Writer {
             flush: Some(packed),
             workers,
             reported: (0, 0),
+            has_lost_packs,
         })
+    }
+
+    /// Whether packs were found to be gone when it began: what earlier snapshots refer to may not be stored any more.
+    #[must_use]
+    pub fn has_lost_packs(&self) -> bool {
+        self.has_lost_packs
     }
 
     /// Stores those of `chunks` that are not stored yet. Their ids must have been made by

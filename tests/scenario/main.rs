@@ -14,6 +14,7 @@ mod support;
 mod concurrent;
 mod crash;
 mod damage;
+mod incremental;
 mod kill;
 mod secrets;
 mod shelf;

@@ -1,0 +1,116 @@
+//! Cost follows change: what is as it was is neither read nor stored again, unless it was lost.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use compline::archive::{FilesSource, RestoreOptions};
+use compline::commands::backup::{self, BackupReport, Labels, Work};
+use compline::commands::{App, SnapshotPath, Target, init, restore};
+use compline::observer::Counter;
+use compline::storage::Location;
+use compline::store::Unlock;
+use tempfile::TempDir;
+
+use crate::support::World;
+use crate::support::nasty::noise;
+
+struct Machine {
+    scratch: TempDir,
+    target: Target,
+}
+
+fn with_app<T>(world: &World, work: impl FnOnce(App<'_>) -> T) -> T {
+    work(App { context: world.context(), ledger: &world.ledger, variable: &|_| None })
+}
+
+impl Machine {
+    fn new() -> Self {
+        let scratch = TempDir::new().unwrap();
+        let location = Location::parse(scratch.path().join("repository").as_os_str()).unwrap();
+        let (unlock, _) = Unlock::new_key_file().unwrap();
+        with_app(&World::new(), |app| init::run(app, &location, &unlock, "").unwrap());
+        let target = Target { location, unlock, cache: Some(scratch.path().join("cache")) };
+        std::fs::create_dir_all(scratch.path().join("source/below")).unwrap();
+        let machine = Self { scratch, target };
+        for at in 0..20 {
+            std::fs::write(machine.source().join(format!("below/{at}")), noise(at, 30_000)).unwrap();
+        }
+        std::fs::write(machine.source().join("large"), noise(99, 3_000_000)).unwrap();
+        machine
+    }
+
+    fn source(&self) -> PathBuf {
+        self.scratch.path().join("source")
+    }
+
+    fn backup(&self) -> (BackupReport, World) {
+        let world = World::new();
+        let work = Work::Files(FilesSource { paths: vec![self.source()], ..FilesSource::default() });
+        let report = with_app(&world, |app| backup::run(app, &self.target, work, &Labels::default(), false)).unwrap();
+        (report, world)
+    }
+
+    /// Times of the directories above, which are in the snapshot and which others may change.
+    fn above(&self) -> Vec<(i64, i64)> {
+        let scratch = self.scratch.path();
+        scratch.ancestors().map(|path| path.metadata().unwrap()).map(|meta| (meta.ctime(), meta.ctime_nsec())).collect()
+    }
+
+    fn restored(&self, name: &str) -> PathBuf {
+        let into = self.scratch.path().join(name);
+        let what = format!("latest:/files{}", self.source().display());
+        let what = SnapshotPath::parse(what.as_bytes()).unwrap();
+        let world = World::new();
+        with_app(&world, |app| restore::run(app, &self.target, &what, &into, &RestoreOptions::default())).unwrap();
+        assert_eq!(world.problems(), Vec::<String>::new());
+        into
+    }
+}
+
+#[test]
+fn an_unchanged_tree_is_not_read_and_costs_a_snapshot() {
+    let machine = Machine::new();
+    machine.backup();
+    for _ in 0..50 {
+        let before = machine.above();
+        machine.backup();
+        let (report, world) = machine.backup();
+        if before != machine.above() {
+            continue; // Another test made something in a directory above.
+        }
+        assert_eq!((report.bytes_read, report.chunks_new), (0, 0));
+        assert_eq!(world.ledger.get(Counter::ObjectsPut), 1);
+        assert!(report.bytes_stored < 4096, "{} bytes", report.bytes_stored);
+        return;
+    }
+    panic!("the directories above never held still");
+}
+
+#[test]
+fn a_touched_file_is_read_and_a_renamed_or_linked_one_stores_nothing() {
+    let machine = Machine::new();
+    machine.backup();
+    let path = |name: &str| machine.source().join(name);
+    std::fs::write(path("below/3"), noise(3, 30_000)).unwrap();
+    std::fs::rename(path("below/4"), path("renamed")).unwrap();
+    std::fs::hard_link(path("below/5"), path("linked")).unwrap();
+    let (report, _) = machine.backup();
+    // Touched, renamed, and both names of the linked one, whose change time moved.
+    assert_eq!((report.bytes_read, report.bytes_new), (4 * 30_000, 0));
+}
+
+#[test]
+fn what_was_lost_from_the_storage_is_read_and_stored_again() {
+    let machine = Machine::new();
+    machine.backup();
+    let packs = machine.scratch.path().join("repository/packs");
+    std::fs::remove_dir_all(&packs).unwrap();
+    let (report, world) = machine.backup();
+    assert!(!world.problems().is_empty(), "packs that are gone must be told");
+    assert_eq!(report.bytes_read, 20 * 30_000 + 3_000_000);
+    assert_same(&machine.source(), &machine.restored("again"));
+}
+
+fn assert_same(left: &Path, right: &Path) {
+    crate::support::compare::assert_equal(left, right);
+}
