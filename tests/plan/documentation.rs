@@ -19,6 +19,14 @@ fn the_example_plan_is_valid_and_captures_the_database_before_the_uploads_it_nam
 }
 
 #[test]
+fn the_plan_in_the_readme_is_valid() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("```toml\n").unwrap();
+    let (text, _) = rest.split_once("```").unwrap();
+    assert_eq!(Plan::load(&root().join("README.md"), text).unwrap().components().len(), 2);
+}
+
+#[test]
 fn the_page_of_the_plan_names_every_key_that_the_schema_has() {
     let page = fs::read_to_string(root().join("docs/src/plan.md")).unwrap();
     let schema = json_schema();
