@@ -16,5 +16,7 @@ mod crash;
 mod damage;
 mod incremental;
 mod kill;
+mod model;
 mod secrets;
 mod shelf;
+mod stream;
