@@ -286,12 +286,13 @@ fn a_flipped_bit_anywhere_in_a_pack_is_found_and_never_restored() {
 
 #[test]
 fn an_index_that_is_lost_or_is_no_database_costs_a_rebuild_and_nothing_else() {
+    type Damage = fn(Vec<u8>) -> Vec<u8>;
     let (storage, unlock) = two_nights();
     let cache = TempDir::new().unwrap();
     let warm = || shelf::open(&storage, &unlock, Some(cache.path())).unwrap();
     warm().refresh(&World::new().context()).unwrap();
     let file = cache.path().join(warm().id().to_hex()).join("index.sqlite");
-    let damages: [(&str, fn(Vec<u8>) -> Vec<u8>); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("empty", |_| Vec::new()),
         ("cut in its header", |bytes| bytes[..50].to_vec()),
         ("garbage", |bytes| vec![0xa5; bytes.len()]),
