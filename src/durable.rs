@@ -212,7 +212,8 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 /// The directory that holds the name `path`.
-fn parent(path: &Path) -> &Path {
+#[must_use]
+pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(up) if up != Path::new("") => up,
         Some(_) => Path::new("."),

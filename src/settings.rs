@@ -366,7 +366,7 @@ impl Document {
         let message = error.message().lines().collect::<Vec<_>>().join(", ");
         let message = format!("Plan {}, line {line}, column {column}: {message}", self.path.display());
         Error::new(ErrorKind::InvalidPlan, message)
-            .hint("A plan is TOML: https://toml.io; `compline plan show` prints a valid one")
+            .hint("A plan is TOML: https://toml.io; `compline plan schema` lists every key")
     }
 }
 

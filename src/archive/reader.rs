@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::content::{self, Leaves};
 use super::entry::{Content, Entry, EntryKind, Piece};
-use super::path::ArchivePath;
+use super::path::{ArchivePath, escape};
 use super::restore::{self, RestoreOptions, RestoreSummary};
 use super::tree::Tree;
 use super::{CaptureSource, ComponentRecord, Snapshot};
@@ -24,8 +24,9 @@ pub struct ArchiveReader<'c> {
     context: Context<'c>,
 }
 
-fn not_found(path: &ArchivePath) -> Error {
-    Error::new(ErrorKind::NotFound, format!("There is no {path} in the snapshot"))
+fn not_found(root: &str, path: &ArchivePath) -> Error {
+    let slash = if root.is_empty() || path.is_root() { "" } else { "/" };
+    Error::new(ErrorKind::NotFound, format!("There is no /{root}{slash}{path} in the snapshot"))
         .hint("`compline ls SNAP` and `compline ls SNAP:PATH` show what there is")
 }
 
@@ -56,9 +57,10 @@ impl<'c> ArchiveReader<'c> {
     /// `NotFound`.
     pub fn entry(&self, root: &Entry, path: &ArchivePath) -> Result<Entry> {
         let mut entry = root.clone();
+        let missing = || not_found(&escape(&root.name), path);
         for name in path.names() {
-            let EntryKind::Directory(content) = &entry.kind else { return Err(not_found(path)) };
-            entry = self.tree(content)?.get(name).cloned().ok_or_else(|| not_found(path))?;
+            let EntryKind::Directory(content) = &entry.kind else { return Err(missing()) };
+            entry = self.tree(content)?.get(name).cloned().ok_or_else(missing)?;
         }
         Ok(entry)
     }
@@ -229,5 +231,5 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, path: &ArchivePath) -> Result<(&'s Co
         return Err(Error::new(ErrorKind::Usage, "The path names no component"));
     };
     let component = snapshot.components.iter().find(|component| component.name.as_bytes() == name);
-    component.map(|component| (component, rest)).ok_or_else(|| not_found(path))
+    component.map(|component| (component, rest)).ok_or_else(|| not_found("", path))
 }

@@ -123,11 +123,14 @@ pub fn select<'p>(snapshots: &'p [Published], selector: &Selector) -> Result<&'p
     match selector {
         Selector::Latest(back) => latest(snapshots).nth(*back).ok_or_else(|| match snapshots.len() {
             0 => none("The repository has no snapshots".to_owned()),
+            1 => none("The repository has only 1 snapshot".to_owned()),
             count => none(format!("The repository has only {count} snapshots")),
         }),
         Selector::At(time) => latest(snapshots)
             .find(|published| published.snapshot.time <= *time && published.snapshot.status == Status::Complete)
-            .ok_or_else(|| none(format!("There is no complete snapshot at or before {time}"))),
+            .ok_or_else(|| {
+                none(format!("There is no complete snapshot at or before {}", time.strftime("%Y-%m-%dT%H:%M:%SZ")))
+            }),
         Selector::Tag(tag) => snapshots
             .iter()
             .rev()

@@ -17,33 +17,34 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Snapshots are named by id or its beginning, latest, latest~2, @2026-09-01T12:00 (newest complete one at or
+Snapshots are named by id or its beginning, latest, latest~2, @2026-09-01T12:00 (newest complete one at or \
 before), tag:NAME. Paths in a snapshot begin with the component: latest:/database/db/app.sql
 
-Exit codes: 0 ok, 1 failed and nothing committed, 2 usage, 3 committed but partial or with problems, 4 refused by
-a gate, 5 damage found, 6 version guard, 7 unsafe target, 10 no repository, 12 wrong key, 13 invalid plan,
+Exit codes: 0 ok, 1 failed and nothing committed, 2 usage, 3 committed but partial or with problems, 4 refused by \
+a gate, 5 damage found, 6 version guard, 7 unsafe target, 10 no repository, 12 wrong key, 13 invalid plan, \
 130 interrupted";
 
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Global {
     /// Where the repository lies: a path (default: what the plan says)
     #[arg(short, long, global = true, env = "COMPLINE_REPO", value_name = "LOCATION", hide_env_values = true)]
     pub repo: Option<OsString>,
     /// The plan file
-    #[arg(short, long, global = true, env = "COMPLINE_PLAN", value_name = "FILE")]
+    #[arg(short, long, global = true, env = "COMPLINE_PLAN", value_name = "FILE", hide_env_values = true)]
     pub plan: Option<PathBuf>,
     /// Read the passphrase from the first line of a file
-    #[arg(long, global = true, env = "COMPLINE_PASSWORD_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "COMPLINE_PASSWORD_FILE", value_name = "FILE", hide_env_values = true)]
     pub password_file: Option<PathBuf>,
     /// Run a program that prints the passphrase; its words are split at blanks
     #[arg(long, global = true, env = "COMPLINE_PASSWORD_COMMAND", value_name = "COMMAND", hide_env_values = true)]
     pub password_command: Option<String>,
     /// Open the repository with a key file instead of a passphrase
-    #[arg(long, global = true, env = "COMPLINE_KEY_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "COMPLINE_KEY_FILE", value_name = "FILE", hide_env_values = true)]
     pub key_file: Option<PathBuf>,
     /// Directory of local caches; may be deleted at any time
-    #[arg(long, global = true, env = "COMPLINE_CACHE_DIR", value_name = "DIR")]
+    #[arg(long, global = true, env = "COMPLINE_CACHE_DIR", value_name = "DIR", hide_env_values = true)]
     pub cache_dir: Option<PathBuf>,
     /// Print one JSON object (for lists: one on each line) for programs
     #[arg(long, global = true)]

@@ -24,6 +24,7 @@ use crate::components::files::exclude_set;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::{Context, Ledger};
 use crate::plan::Plan;
+use crate::storage::StorageErrorKind;
 use crate::store::check::DataSubset;
 use crate::store::exists;
 
@@ -136,11 +137,10 @@ impl Session<'_> {
 
     fn create(&self, location: &crate::storage::Location, label: &str) -> Result<commands::init::InitReport> {
         // Asked before a key file is made: a second `init` must leave nothing behind.
-        let storage = location.create()?;
-        if exists(storage.as_ref())? {
+        if is_there(location)? {
             return Err(Error::new(
                 ErrorKind::RepositoryExists,
-                format!("There is a repository at {} already", storage.location()),
+                format!("There is a repository at {location} already"),
             )
             .hint("Use it as it is, or choose another location"));
         }
@@ -153,7 +153,7 @@ impl Session<'_> {
     fn backup(&self, options: Backup) -> Result<Ending> {
         if options.init {
             let location = unlock::location(self.global, self.plan.as_ref())?;
-            if !exists(location.create()?.as_ref())? {
+            if !is_there(&location)? {
                 self.create(&location, "first")?;
             }
         }
@@ -206,7 +206,7 @@ impl Session<'_> {
         commands::listing::ls(self.app, &self.target()?, &snapshot_path(what)?, recursive, &mut |row| {
             self.out.entry(&mut out, row, long)
         })?;
-        render::flush(&mut out).map(|()| Ending::Well)
+        render::flush(&mut out).map(|()| self.ending())
     }
 
     fn find(&self, pattern: &str, snapshot: Option<&OsStr>, long: bool) -> Result<Ending> {
@@ -217,7 +217,7 @@ impl Session<'_> {
         commands::find::run(self.app, &target, &pattern, only.as_ref(), &mut |found| {
             self.out.found(&mut out, found, long)
         })?;
-        render::flush(&mut out).map(|()| Ending::Well)
+        render::flush(&mut out).map(|()| self.ending())
     }
 
     fn cat(&self, what: &OsStr) -> Result<Ending> {
@@ -226,7 +226,7 @@ impl Session<'_> {
             return Err(usage("A file is wanted").hint("Name it as SNAP:PATH, for example latest:/files/etc/hosts"));
         }
         let mut out = BufWriter::with_capacity(0, std::io::stdout());
-        commands::listing::cat(self.app, &self.target()?, &what, &mut out).map(|_| Ending::Well)
+        commands::listing::cat(self.app, &self.target()?, &what, &mut out).map(|_| self.ending())
     }
 
     fn diff(&self, before: &OsStr, after: &OsStr, content: bool) -> Result<Ending> {
@@ -237,7 +237,7 @@ impl Session<'_> {
             self.out.difference(&mut out, difference, content, &mut totals)
         })?;
         self.out.diff_totals(&mut out, &totals)?;
-        render::flush(&mut out).map(|()| Ending::Well)
+        render::flush(&mut out).map(|()| self.ending())
     }
 
     fn check(&self, read_data: bool, subset: Option<&str>) -> Result<Ending> {
@@ -258,7 +258,10 @@ impl Session<'_> {
             Key::List => self.out.keys(&commands::keys::list(&target)?)?,
             Key::Add(options) => {
                 let unlock = unlock::new_key(&options, self.app.variable)?;
-                let id = commands::keys::add(self.app, &target, &unlock, &options.label)?;
+                // A key file that opens nothing would be in the way of the next attempt.
+                let id = commands::keys::add(self.app, &target, &unlock, &options.label).inspect_err(|_| {
+                    let _left_behind_at_worst = options.key_file_to_make.as_ref().map(std::fs::remove_file);
+                })?;
                 self.out.key("Added", id)?;
             }
             Key::Remove { id } => self.out.key("Removed", commands::keys::remove(&target, &id)?)?,
@@ -328,7 +331,8 @@ impl Session<'_> {
         let recovery = recovery(options)?;
         let target = self.target()?;
         let report = commands::recover::run(self.app, &target, plan, &recovery, &mut |decided| {
-            if options.plan_only || !self.global.quiet {
+            // One object for programs: what was decided, or what was done.
+            if options.plan_only || !(self.global.quiet || self.global.json) {
                 self.out.recovery_plan(decided)?;
             }
             if options.plan_only { Ok(false) } else { agreed(options.yes) }
@@ -337,6 +341,15 @@ impl Session<'_> {
             self.out.recovered(&report)?;
         }
         Ok(self.ending())
+    }
+}
+
+/// Whether there is a repository. Nothing is made in order to find out.
+fn is_there(location: &crate::storage::Location) -> Result<bool> {
+    match location.open() {
+        Ok(storage) => exists(storage.as_ref()),
+        Err(error) if error.kind() == StorageErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::commands::snapshots::Row;
 use crate::commands::stats::Stats;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::KeyId;
+use crate::observer::Problem;
 use crate::store::KeyInfo;
 use crate::units;
 
@@ -197,8 +198,13 @@ impl Renderer {
         if self.json {
             return line(out, &json(found)?);
         }
-        let entry = if long { long_text(&found.entry) } else { found.entry.path.clone() };
-        line(out, format!("{}:{entry}", found.snapshot.short()).as_bytes())
+        let short = found.snapshot.short();
+        let text = if long {
+            format!("{short}  {}", long_text(&found.entry))
+        } else {
+            format!("{short}:{}", found.entry.path)
+        };
+        line(out, text.as_bytes())
     }
 
     pub(super) fn difference(
@@ -354,24 +360,20 @@ fn line(out: &mut Out, bytes: &[u8]) -> Result<()> {
 
 fn component_cells(component: &ComponentReport) -> Vec<String> {
     let stats = &component.stats;
-    let (read, new) = match component.status {
-        Status::Failed | Status::Skipped => (String::new(), String::new()),
-        _ => (units::size(stats.bytes_read), units::size(stats.bytes_new)),
-    };
+    let is_stored = !matches!(component.status, Status::Failed | Status::Skipped);
+    let cell = |text: String| if is_stored { text } else { String::new() };
     let mut note = component.reason.clone().or_else(|| component.completeness.clone()).unwrap_or_default();
     if component.problems > 0 && component.reason.is_none() {
         note = format!("{}; {note}", number(component.problems, "problem"));
     }
-    let size = units::size(stats.bytes_logical);
-    let files = units::count(stats.files);
     vec![
         component.name.clone(),
         component.kind.clone(),
         status_word(component.status).to_owned(),
-        files,
-        size,
-        read,
-        new,
+        cell(units::count(stats.files)),
+        cell(units::size(stats.bytes_logical)),
+        cell(units::size(stats.bytes_read)),
+        cell(units::size(stats.bytes_new)),
         note,
     ]
 }
@@ -446,7 +448,11 @@ fn component_text(component: &crate::archive::ComponentRecord) -> String {
         component.name,
         component.kind,
         component.role,
-        component.reason.as_deref().unwrap_or(status_word(component.status))
+        [Some(status_word(component.status)), component.reason.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(": ")
     );
     let mut row = |name: &str, value: String| {
         if !value.is_empty() {
@@ -468,7 +474,8 @@ fn component_text(component: &crate::archive::ComponentRecord) -> String {
         let code = command.exit_code.map_or_else(|| "ended by a signal".to_owned(), |code| format!("exit {code}"));
         row("ran", format!("{} ({code})", command.argv.join(" ")));
     }
-    for problem in &component.problems {
+    let told = |problem: &&Problem| Some(&problem.message) != component.reason.as_ref();
+    for problem in component.problems.iter().filter(told) {
         row("problem", format!("{}: {}", problem.subject, problem.message));
     }
     text

@@ -62,7 +62,7 @@ fn existing(global: &Global, plan: Option<&Plan>, variable: Variable<'_>, locati
     if let Some(unlock) = of_plan(plan, variable)? {
         return Ok(unlock);
     }
-    ask(&format!("Passphrase of {location}: ")).map(Unlock::Passphrase)
+    ask(&format!("Passphrase of {location}: "), TO_OPEN).map(Unlock::Passphrase)
 }
 
 /// What the command line or the environment name.
@@ -92,9 +92,10 @@ fn of_plan(plan: Option<&Plan>, variable: Variable<'_>) -> Result<Option<Unlock>
 }
 
 fn key_file(path: &Path) -> Result<Unlock> {
-    let text = std::fs::read_to_string(path)
-        .map(Zeroizing::new)
-        .map_err(|cause| Error::io(format!("Key file {} can't be read", path.display()), cause))?;
+    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|cause| {
+        Error::io(format!("Key file {} can't be read", path.display()), cause)
+            .hint("Correct --key-file, COMPLINE_KEY_FILE or the plan's key_file; only `compline init` makes one")
+    })?;
     Unlock::from_key_file(&text)
 }
 
@@ -102,8 +103,10 @@ fn key_file(path: &Path) -> Result<Unlock> {
 fn make_key_file(path: &Path) -> Result<Unlock> {
     let (unlock, text) = Unlock::new_key_file()?;
     let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    made.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .map_err(|cause| Error::io(format!("Key file {} can't be made", path.display()), cause))?;
+    made.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all())).map_err(|cause| {
+        Error::io(format!("Key file {} can't be made", path.display()), cause)
+            .hint("Choose a new name in a directory that exists; key files are never overwritten")
+    })?;
     Ok(unlock)
 }
 
@@ -125,7 +128,7 @@ pub(super) fn for_new(
     if let Some(unlock) = of_plan(plan, variable)? {
         return Ok((unlock, None));
     }
-    ask_twice().map(|text| (Unlock::Passphrase(text), None))
+    ask_twice(TO_OPEN).map(|text| (Unlock::Passphrase(text), None))
 }
 
 /// What a new key is to be made of.
@@ -136,25 +139,29 @@ pub(super) fn new_key(options: &NewKey, variable: Variable<'_>) -> Result<Unlock
     if let Some(path) = &options.password_file_to_read {
         return SecretSource::File(path.clone()).resolve(variable).map(Unlock::Passphrase);
     }
-    ask_twice().map(Unlock::Passphrase)
+    ask_twice("Use --new-password-file or --new-key-file").map(Unlock::Passphrase)
 }
 
-fn ask(prompt: &str) -> Result<Zeroizing<String>> {
+/// What says how to open a repository.
+const TO_OPEN: &str =
+    "Use --password-file, --password-command, --key-file, COMPLINE_PASSWORD, or the plan's [repository]";
+
+fn ask(prompt: &str, instead: &'static str) -> Result<Zeroizing<String>> {
     if !std::io::stdin().is_terminal() {
         return Err(Error::new(
             ErrorKind::WrongKey,
             "No passphrase or key file is named, and there is no terminal to ask on",
         )
-        .hint("Use --password-file, --password-command, --key-file, COMPLINE_PASSWORD, or the plan's [repository]"));
+        .hint(instead));
     }
     rpassword::prompt_password(prompt)
         .map(Zeroizing::new)
         .map_err(|cause| Error::io("The passphrase can't be read", cause))
 }
 
-fn ask_twice() -> Result<Zeroizing<String>> {
-    let first = ask("New passphrase: ")?;
-    if first != ask("The same again: ")? {
+fn ask_twice(instead: &'static str) -> Result<Zeroizing<String>> {
+    let first = ask("New passphrase: ", instead)?;
+    if first != ask("The same again: ", instead)? {
         return Err(Error::new(ErrorKind::Usage, "The two passphrases differ").hint("Try again"));
     }
     Ok(first)

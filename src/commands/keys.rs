@@ -41,10 +41,8 @@ fn by_prefix(repository: &Repository, prefix: &str) -> Result<KeyId> {
     let mut found = keys.iter().map(|key| key.id).filter(|id| !prefix.is_empty() && id.to_hex().starts_with(prefix));
     match (found.next(), found.next()) {
         (Some(id), None) => Ok(id),
-        (None, _) => {
-            Err(Error::new(ErrorKind::NotFound, format!("There is no key {prefix}"))
-                .hint("`compline key list` shows them"))
-        }
+        (None, _) => Err(Error::new(ErrorKind::NotFound, format!("There is no key that begins with `{prefix}`"))
+            .hint("`compline key list` shows them")),
         (Some(_), Some(_)) => {
             Err(Error::new(ErrorKind::Ambiguous, format!("Several keys begin with {prefix}")).hint("Give more digits"))
         }

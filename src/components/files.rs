@@ -130,7 +130,9 @@ impl Component for Files {
             let done = env.source.restore_files(&target.inside, directory, &options)?;
             let (files, right, kept) = (done.files_restored, done.files_right, done.files_kept);
             let kept = if kept == 0 { String::new() } else { format!(", {kept} left as they were") };
-            proofs.push(format!("{}: {files} files written, {right} right already{kept}", target.path.display()));
+            let plural = if files == 1 { "" } else { "s" };
+            proofs
+                .push(format!("{}: {files} file{plural} written, {right} right already{kept}", target.path.display()));
         }
         Ok(Restored { proofs })
     }
@@ -224,8 +226,8 @@ fn refuse_to_remove(target: &Target, env: &RestoreEnvironment<'_>) -> Result<()>
 fn in_the_way(target: &Target) -> Error {
     let state = if target.entry.is_directory() { "is not empty" } else { "exists" };
     Error::new(ErrorKind::UnsafeTarget, format!("{} {state}", target.path.display())).hint(
-        "Restore into an empty directory with --target, or say in the plan what to do with what exists: \
-         restore = { existing = \"update\" } (or \"skip\", \"replace\")",
+        "Move it away, or say what to do with it: `--existing update`, `skip` or `replace`, or `existing` in the \
+         component's restore table of the plan",
     )
 }
 

@@ -227,8 +227,8 @@ fn plan_one(env: &RestoreEnvironment<'_>, database: &Recorded) -> Result<Restore
             Ok(RestoreStep { what: format!("Replace database {shown}"), destructive: true })
         }
         Existing::Fail => {
-            let hint = "Move it away, or choose what happens to it: `existing = \"replace\"` or \"skip\" in the \
-                        component's restore table";
+            let hint = "Move it away, or choose what happens to it: `--existing replace` or `skip`, or `existing` in the \
+                        component's restore table of the plan";
             Err(Error::new(ErrorKind::UnsafeTarget, format!("Database {shown} exists already")).hint(hint))
         }
     }
@@ -241,7 +241,7 @@ fn restore_one(
     rows: Option<&Rows>,
 ) -> Result<String> {
     let shown = target.display().to_string();
-    let directory = target.parent().unwrap_or(Path::new("/"));
+    let directory = durable::parent(target);
     let failed = |what: &str, cause| Error::io(format!("Can't {what} {shown}"), cause);
     fs::create_dir_all(directory).map_err(|cause| failed("create the directory of", cause))?;
     let temp = tempfile::Builder::new().prefix(durable::TEMP_PREFIX).tempfile_in(directory);

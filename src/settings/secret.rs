@@ -44,7 +44,8 @@ impl SecretSource {
             .map_err(|_| Error::new(ErrorKind::Environment, format!("The secret from {self} is not UTF-8 text")))?;
         let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
         if text.is_empty() {
-            return Err(Error::new(ErrorKind::Environment, format!("The secret from {self} is empty")));
+            return Err(Error::new(ErrorKind::Environment, format!("The secret from {self} is empty"))
+                .hint("A passphrase is one line of text"));
         }
         Ok(Zeroizing::new(text.to_owned()))
     }
@@ -102,7 +103,8 @@ fn run(argv: &[String]) -> Result<Zeroizing<Vec<u8>>> {
         return Err(Error::new(
             ErrorKind::Environment,
             format!("{program} was run to get a secret and failed: {status}"),
-        ));
+        )
+        .hint("Run it by hand, as the same user, to see why"));
     }
     output.map_err(fail)
 }

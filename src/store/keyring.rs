@@ -236,7 +236,7 @@ pub fn open(storage: &dyn Storage, repository: RepositoryId, unlock: &Unlock) ->
     match bad.pop() {
         Some(error) if all_bad => Err(error.context("No key of the repository can be read")),
         cause => {
-            let error = Error::new(ErrorKind::WrongKey, format!("None of the {} keys of the repository opens with this", ids.len()))
+            let error = Error::new(ErrorKind::WrongKey, format!("No key of the repository opens with this; it has {}", ids.len()))
                 .hint("Check the passphrase or key file; --password-file, --password-command, --key-file and COMPLINE_* say where it comes from");
             Err(match cause {
                 Some(cause) => error.cause(cause),
