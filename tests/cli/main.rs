@@ -90,7 +90,9 @@ fn mounts_work() -> bool {
 
 /// What one command printed, and how it exited.
 pub struct Happened {
+    /// Line by line.
     pub lines: Vec<String>,
+    /// As the shell tells it.
     pub code: i32,
 }
 
