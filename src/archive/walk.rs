@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::FilesSource;
-use super::content;
-use super::entry::{Entry, EntryKind, Metadata, Piece, name_is_valid};
+use super::content::{self, Leaves};
+use super::entry::{Content, Entry, EntryKind, Metadata, Piece, name_is_valid};
 use super::path::escape;
 use super::posix::{self, FoundKind, Inspected, Owners};
 use super::tree::Tree;
@@ -28,7 +28,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
 use crate::observer::{Counter, Problem};
 use crate::pipeline;
-use crate::store::ChunkSource;
+use crate::store::{ChunkReader, ChunkSource, Repository};
 
 /// Files up to this length are read whole by a worker; longer ones are streamed.
 const SMALL_LEN_MAX: u64 = 512 << 10;
@@ -296,6 +296,7 @@ fn list(directory: &OwnedFd) -> io::Result<Vec<(OsString, bool)>> {
 struct Look<'l> {
     chunker: &'l Chunker,
     chunk_id: &'l (dyn Fn(&[u8]) -> ChunkId + Sync),
+    is_stored: &'l (dyn Fn(&Content) -> bool + Sync),
     owners: Owners,
 }
 
@@ -367,7 +368,9 @@ impl Look<'_> {
         budget: &mut usize,
     ) -> Found {
         let is_new = parent.is_none();
-        if let Some(old) = parent.filter(|old| posix::is_unchanged(old, &inspected.metadata, len)) {
+        if let Some(old) =
+            parent.filter(|old| posix::is_unchanged(old, &inspected.metadata, len) && self.has_its_content(old))
+        {
             return Found::Entry(Entry { metadata: inspected.metadata, ..old }, true);
         }
         if sparse || len > SMALL_LEN_MAX || len > *budget as u64 {
@@ -386,6 +389,10 @@ impl Look<'_> {
         let ids = chunks.chunks().map(self.chunk_id).collect();
         let changed = changed.then(|| path.to_owned());
         Found::Small { name, inspected, chunks, ids, changed, is_new }
+    }
+
+    fn has_its_content(&self, old: &Entry) -> bool {
+        matches!(&old.kind, EntryKind::File(content) if (self.is_stored)(content))
     }
 
     /// The bytes of a small file, read again while it changes. None when it is not small any more.
@@ -430,6 +437,16 @@ struct OpenDirectory {
     entries: Vec<Entry>,
 }
 
+/// Whether every chunk of `content` is stored. What the parent snapshot refers to may have been lost since; then the file
+/// is read again, which brings its chunks back.
+fn is_stored(repository: &Repository, chunks: &ChunkReader<'_>, content: &Content) -> bool {
+    let ids: Result<Vec<ChunkId>> = Leaves::new(chunks, content)
+        .filter(|piece| !piece.as_ref().is_ok_and(Piece::is_hole))
+        .map(|piece| piece.map(|piece| piece.id))
+        .collect();
+    ids.and_then(|ids| repository.index().contains(&ids)).is_ok_and(|found| found.iter().all(|found| *found))
+}
+
 /// Captures `source` into `component`: the root directory's entries, and its metadata.
 pub(super) fn capture(component: &mut ComponentWriter<'_>, source: &FilesSource) -> Result<()> {
     let selection = Selection::of(&source.paths)?;
@@ -442,7 +459,8 @@ pub(super) fn capture(component: &mut ComponentWriter<'_>, source: &FilesSource)
     let repository = component.repository().clone();
     let chunker = component.chunker().clone();
     let chunk_id = |bytes: &[u8]| repository.chunk_id(bytes);
-    let look = Look { chunker: &chunker, chunk_id: &chunk_id, owners: Owners::default() };
+    let is_stored = |content: &Content| is_stored(&repository, &reader, content);
+    let look = Look { chunker: &chunker, chunk_id: &chunk_id, is_stored: &is_stored, owners: Owners::default() };
     let workers = pipeline::parallelism();
     let mut building = Building { component, look: &look, stack: Vec::new(), root: None };
     let walk = |emit: &dyn Fn(Event) -> bool| {
