@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::{Component as PathPart, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
@@ -150,7 +150,7 @@ impl Sqlite {
         let file = File::open(scratch.path()).map_err(|cause| Error::io("Can't read the copy of a database", cause))?;
         sink.put_stream(entry, &mut BufReader::new(file))?;
         let recorded = Recorded {
-            path: path.to_owned(),
+            path: place_of(path)?,
             entry: String::from_utf8_lossy(&entry.to_bytes()).into_owned(),
             mode: metadata.mode() & 0o7777,
             uid: metadata.uid(),
@@ -158,6 +158,18 @@ impl Sqlite {
             state,
         };
         Ok((recorded, rows))
+    }
+}
+
+/// The absolute path of a database, without `..`: where a restore puts it, on whatever machine and from whatever
+/// directory.
+fn place_of(path: &Path) -> Result<PathBuf> {
+    let failed = |cause| Error::io(format!("Can't find out where {} is", path.display()), cause);
+    let path = std::path::absolute(path).map_err(failed)?;
+    if path.components().any(|part| part == PathPart::ParentDir) {
+        path.canonicalize().map_err(failed)
+    } else {
+        Ok(path)
     }
 }
 
@@ -184,7 +196,12 @@ fn entries(paths: &[PathBuf]) -> Result<Vec<ArchivePath>> {
 fn recorded(env: &RestoreEnvironment<'_>) -> Result<Vec<Recorded>> {
     let facts = env.record.facts.get("databases").cloned().unwrap_or_default();
     let damaged = || Error::damaged(format!("The record of component {} does not list its databases", env.name));
-    serde_json::from_value(facts).map_err(|cause| damaged().cause(cause))
+    let databases: Vec<Recorded> = serde_json::from_value(facts).map_err(|cause| damaged().cause(cause))?;
+    let astray = |path: &Path| !path.is_absolute() || path.components().any(|part| part == PathPart::ParentDir);
+    if databases.iter().any(|database| astray(&database.path)) {
+        return Err(damaged());
+    }
+    Ok(databases)
 }
 
 fn read_counts(env: &RestoreEnvironment<'_>) -> Result<RowCounts> {

@@ -161,6 +161,24 @@ fn databases_of_one_name_are_stored_under_their_paths() {
 }
 
 #[test]
+fn a_relative_path_is_recorded_as_the_place_it_means() {
+    let house = House::new();
+    drop(house.database("app.db", "delete"));
+    std::fs::create_dir(house.path("below")).unwrap();
+    let settings = format!("paths = {:?}", house.path("below/../app.db"));
+    let component = house.stage.component("sqlite", &settings);
+    let mut night = house.stage.capture(component.as_ref()).unwrap();
+    let place = house.home.path().canonicalize().unwrap().join("app.db");
+    assert_eq!(night.captured.facts["databases"][0]["path"], place.to_str().unwrap());
+
+    for astray in ["app.db", "/srv/../../etc/app.db"] {
+        night.captured.facts["databases"][0]["path"] = astray.into();
+        let error = house.stage.plan(component.as_ref(), &night, &Wish::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+    }
+}
+
+#[test]
 fn a_database_that_exists_is_only_replaced_on_request() {
     let house = House::new();
     drop(house.database("app.db", "wal"));

@@ -87,9 +87,9 @@ fn not_dumped(error: Error, name: &str) -> Error {
 }
 
 fn completeness(plan: &Postgres, restricted: bool) -> String {
-    let key = if restricted { ", secret key at the end" } else { "" };
-    let rows = if plan.row_counts { ", as many rows as were counted in the same snapshot" } else { "" };
-    format!("exit status, completeness marker of every dump{key}{rows}")
+    let key = if restricted { " and key" } else { "" };
+    let rows = if plan.row_counts { ", row counts" } else { "" };
+    format!("exit status, end marker{key}{rows}")
 }
 
 fn server_facts(access: &Access<'_>, databases: &[Value]) -> Map<String, Value> {
