@@ -4,7 +4,9 @@
 //! what the snapshot remembers, not by what the plan says today.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind as ErrorKindOfIo;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component as Part, Path, PathBuf};
 
@@ -126,6 +128,7 @@ impl Component for Files {
         let mut proofs = Vec::new();
         for target in targets(env)? {
             env.context.go_on()?;
+            restore_missing_parents(env, &target)?;
             let (directory, options) = destination(&target, env.existing);
             let done = env.source.restore_files(&target.inside, directory, &options)?;
             let (files, right, kept) = (done.files_restored, done.files_right, done.files_kept);
@@ -158,7 +161,7 @@ fn path_from_record(text: &str) -> Option<PathBuf> {
         bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
         bytes.extend_from_slice(part.get(2..)?.as_bytes());
     }
-    let path = Path::new(std::ffi::OsStr::from_bytes(&bytes));
+    let path = Path::new(OsStr::from_bytes(&bytes));
     path.is_absolute().then(|| path.to_owned())
 }
 
@@ -172,7 +175,7 @@ struct Target {
 }
 
 fn targets(env: &RestoreEnvironment<'_>) -> Result<Vec<Target>> {
-    let root = env.root.as_deref().unwrap_or(Path::new("/"));
+    let root = root_of(env);
     recorded_paths(env)?
         .into_iter()
         .map(|path| {
@@ -182,6 +185,10 @@ fn targets(env: &RestoreEnvironment<'_>) -> Result<Vec<Target>> {
             Ok(Target { inside, entry, path })
         })
         .collect()
+}
+
+fn root_of<'e>(env: &'e RestoreEnvironment<'_>) -> &'e Path {
+    env.root.as_deref().unwrap_or(Path::new("/"))
 }
 
 fn recorded_paths(env: &RestoreEnvironment<'_>) -> Result<Vec<PathBuf>> {
@@ -239,9 +246,26 @@ fn is_occupied(target: &Target) -> Result<bool> {
             Ok(fs::read_dir(&target.path).map_err(fail)?.next().is_some())
         }
         Ok(_) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == ErrorKindOfIo::NotFound => Ok(false),
         Err(error) => Err(fail(error)),
     }
+}
+
+/// Makes the directories above the target that are gone, as they were: a tree may rely on the mode of one above it.
+fn restore_missing_parents(env: &RestoreEnvironment<'_>, target: &Target) -> Result<()> {
+    let nothing_inside = RestoreOptions { include: Some(GlobSet::empty()), ..RestoreOptions::default() };
+    let Some((parent, _)) = target.inside.split_last() else { return Ok(()) };
+    let mut inside = ArchivePath::root();
+    let mut place = root_of(env).to_owned();
+    for name in parent.names() {
+        inside = inside.join(name).map_err(|cause| damaged(env).cause(cause))?;
+        place.push(OsStr::from_bytes(name));
+        let missing = fs::symlink_metadata(&place).is_err_and(|error| error.kind() == ErrorKindOfIo::NotFound);
+        if missing && env.source.entry(&inside)?.is_directory() {
+            env.source.restore_files(&inside, &place, &nothing_inside)?;
+        }
+    }
+    Ok(())
 }
 
 /// The directory that [`restore_files`](crate::archive::CaptureSource::restore_files) shall write into, and how.
@@ -285,7 +309,7 @@ mod tests {
     #[test]
     fn paths_of_any_bytes_come_back_from_the_record() {
         for bytes in [&b"/srv/data"[..], b"/100%/\xff\xfe%41", "/ü/日".as_bytes(), b"/"] {
-            let path = Path::new(std::ffi::OsStr::from_bytes(bytes));
+            let path = Path::new(OsStr::from_bytes(bytes));
             assert_eq!(path_from_record(&recorded_path(path)).as_deref(), Some(path));
         }
         for text in ["relative", "/a%", "/a%4", "/a%zz", "/a%é", ""] {

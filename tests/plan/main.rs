@@ -82,6 +82,23 @@ fn an_empty_directory_is_in_nobodys_way() {
 }
 
 #[test]
+fn directories_above_a_tree_come_back_as_they_were_and_with_nothing_else_in_them() {
+    let house = House::new("[[component]]\nname = \"deep\"\nkind = \"files\"\npaths = [\"one/two/deep\"]\n");
+    house.write("one/two/deep/d", "down");
+    house.write("one/beside", "never captured");
+    house.set_mode("one", 0o710);
+    house.set_mode("one/two", 0o700);
+    house.backup();
+    house.remove("one");
+    house.restore(None).unwrap();
+    assert_eq!((house.mode("one"), house.mode("one/two")), (0o710, 0o700));
+    assert_eq!(house.files("one"), ["two/deep/d"]);
+    house.set_mode("one/two", 0o750);
+    house.restore(Some(Existing::Update)).unwrap();
+    assert_eq!(house.mode("one/two"), 0o750, "what exists above a tree is not the tree's business");
+}
+
+#[test]
 fn each_word_for_what_exists_does_what_it_says() {
     for (existing, a, files) in [
         (Existing::Skip, "changed", &["a", "below/b", "extra"][..]),
