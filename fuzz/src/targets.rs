@@ -1,0 +1,267 @@
+//! What is fuzzed: every decoder of stored bytes, and the texts that people write. A decoder must not panic, must bound what
+//! it allocates (`-rss_limit_mb` of the runner), and must encode what it accepted back to the same bytes.
+
+use std::path::Path;
+
+use compline::archive::entry::{self, Content, Entry};
+use compline::archive::path::{ArchivePath, escape};
+use compline::archive::snapshot::Snapshot;
+use compline::archive::snapshots::Selector;
+use compline::archive::table::{Page, Row, Table};
+use compline::archive::tree::Tree;
+use compline::chunker::{Batch, Chunker, Gear, PROFILES, Profile};
+use compline::codec::{Decoded, Reader, Writer};
+use compline::compress;
+use compline::crypto::{Purpose, Secret};
+use compline::id::{KeyId, RepositoryId};
+use compline::plan::Plan;
+use compline::storage::{Location, MemoryStorage, ObjectKey, Storage};
+use compline::store::Unlock;
+use compline::store::config::{Config, ConfigHead};
+use compline::store::envelope::{self, ObjectType};
+use compline::store::index_segment;
+use compline::store::keyring::{self, Extra};
+use compline::store::pack::{self, Role};
+use compline::store::pack_reader::{self, PackKeys};
+use compline::units;
+
+/// Name of a target, and what it does with bytes.
+pub const ALL: &[(&str, fn(&[u8]))] = &[
+    ("config", config),
+    ("key", key),
+    ("record", record),
+    ("pack", pack_object),
+    ("footer", footer),
+    ("trailer", trailer),
+    ("frame", frame),
+    ("segment", segment),
+    ("entry", entry_record),
+    ("tree", tree),
+    ("content", content),
+    ("pieces", pieces),
+    ("snapshot", snapshot),
+    ("page", page),
+    ("row", row),
+    ("table", table),
+    ("path", path),
+    ("plan", plan),
+    ("words", words),
+    ("chunker", chunker),
+];
+
+const SALT: [u8; 32] = *b"a salt that no one should repeat";
+const REPOSITORY: RepositoryId = RepositoryId::from_bytes(*b"repository no. 1");
+
+/// The master key of the vectors.
+fn master() -> Secret {
+    Secret::from_bytes(std::array::from_fn(|n| n as u8))
+}
+
+/// Decodes, and encodes back to the same bytes.
+fn whole<T>(data: &[u8], decode: impl Fn(&mut Reader<'_>) -> Decoded<T>, encode: impl Fn(&T, &mut Writer)) {
+    let mut r = Reader::new(data);
+    if let Ok(value) = decode(&mut r) {
+        let mut w = Writer::new();
+        encode(&value, &mut w);
+        assert_eq!(w.into_bytes(), data[..r.position()]);
+    }
+}
+
+/// The plain part as it is; the body sealed, so that the fuzzer gets behind the encryption.
+fn config(data: &[u8]) {
+    if let Ok(head) = ConfigHead::decode(data) {
+        assert_eq!(head.encode(), data);
+    }
+    let _refused = ConfigHead::read(data);
+    let head = ConfigHead { repository: REPOSITORY, features: 0 }.encode();
+    let subkey = master().subkey(Purpose::Record);
+    let object = envelope::seal_record_salted(ObjectType::Config, SALT, &subkey, &head, data).expect("it is short");
+    if let Ok(config) = Config::open(&object, &master()) {
+        assert!(config.pack_len <= 1 << 30);
+    }
+}
+
+fn key(data: &[u8]) {
+    if let Ok(extra) = Extra::decode(data) {
+        assert_eq!(extra.encode(), data);
+    }
+    open_key(data);
+    let unlock = key_file();
+    let extra = Extra { repository: REPOSITORY, derivation: 2, cost: compline::crypto::PassphraseCost::NONE };
+    // A body of any bytes under the right wrapping key.
+    if let Unlock::KeyFile(secret) = &unlock {
+        let wrapping = compline::crypto::key_file_key(secret, &SALT);
+        let object = envelope::seal_record_salted(ObjectType::Key, SALT, &wrapping, &extra.encode(), data);
+        open_key(&object.expect("it is short"));
+    }
+}
+
+fn key_file() -> Unlock {
+    Unlock::KeyFile(Secret::from_bytes([7; 32]))
+}
+
+fn open_key(object: &[u8]) {
+    let hash = blake3::hash(object);
+    let id = KeyId::from_bytes(hash.as_bytes()[..16].try_into().expect("a hash is longer"));
+    let storage = MemoryStorage::new();
+    storage.put_new(&ObjectKey::Key(id), object).expect("it is empty");
+    let _refused = keyring::open(&storage, REPOSITORY, &key_file());
+}
+
+fn record(data: &[u8]) {
+    let types = [ObjectType::Config, ObjectType::Key, ObjectType::Segment, ObjectType::Snapshot];
+    for object in types {
+        let _refused = envelope::record_extra(object, data);
+        for purpose in [Purpose::Record, Purpose::Index] {
+            let _refused = envelope::open_record(object, &master().subkey(purpose), data);
+        }
+    }
+    compressed_body(data);
+}
+
+/// The bytes as the plain text of a record that says it is compressed.
+fn compressed_body(data: &[u8]) {
+    let subkey = master().subkey(Purpose::Record);
+    let header = envelope::Header { detail: 1, salt: SALT }.encode(ObjectType::Snapshot);
+    let mut body = data.to_vec();
+    subkey.object_key(&header).seal(0, &header, &mut body);
+    let _refused = envelope::open_record(ObjectType::Snapshot, &subkey, &[header, body].concat());
+}
+
+fn pack_object(data: &[u8]) {
+    let keys = PackKeys::new(&master());
+    if data.len() >= envelope::HEADER_LEN {
+        let _refused = pack_reader::FrameOpener::new(&data[..envelope::HEADER_LEN], &keys);
+    }
+    let _refused = pack_reader::footer_of(data, &keys);
+    // The bytes as the plain footer of a pack, whatever frames it lists.
+    let mut header = envelope::Header { detail: Role::Content as u8, salt: SALT }.encode(ObjectType::Pack);
+    let mut footer = data.to_vec();
+    keys.index().object_key(&header).seal(header.len() as u64, &header, &mut footer);
+    let trailer = pack::encode_trailer(u32::try_from(footer.len()).expect("it is short"));
+    header.extend([footer, trailer].concat());
+    assert!(pack_reader::footer_of(&header, &keys).is_err(), "no frames fill an empty pack");
+}
+
+fn footer(data: &[u8]) {
+    if let Ok(frames) = pack::decode_footer(data) {
+        assert_eq!(pack::encode_footer(&frames), data);
+        assert!(frames.iter().all(|frame| frame.plain_len <= pack::FRAME_PLAIN_LEN_MAX));
+    }
+}
+
+fn trailer(data: &[u8]) {
+    let Some((len, trailer)) = data.split_first_chunk::<8>() else { return };
+    let len = u64::from_le_bytes(*len);
+    if let Ok(range) = pack::decode_trailer(trailer, len) {
+        assert!(range.start >= 44 && range.start <= range.end && range.end <= len - 20);
+    }
+}
+
+fn frame(data: &[u8]) {
+    let Some((len, packed)) = data.split_first_chunk::<2>() else { return };
+    let len = usize::from(u16::from_le_bytes(*len));
+    if let Ok(plain) = compress::decompress(packed, len) {
+        assert_eq!(plain.len(), len);
+    }
+}
+
+fn segment(data: &[u8]) {
+    if let Ok(packs) = index_segment::decode(data) {
+        assert_eq!(index_segment::encode(&packs), data);
+    }
+}
+
+fn entry_record(data: &[u8]) {
+    whole(data, Entry::decode, Entry::encode);
+}
+
+fn tree(data: &[u8]) {
+    if let Ok(tree) = Tree::decode(data) {
+        assert_eq!(tree.encode(), data);
+        assert!(tree.entries.iter().all(|entry| tree.get(&entry.name) == Some(entry)));
+    }
+}
+
+fn content(data: &[u8]) {
+    whole(data, Content::decode, Content::encode);
+}
+
+fn pieces(data: &[u8]) {
+    whole(data, entry::decode_pieces, |pieces, w| entry::encode_pieces(pieces, w));
+}
+
+fn snapshot(data: &[u8]) {
+    let Ok(snapshot) = serde_json::from_slice::<Snapshot>(data) else { return };
+    for component in &snapshot.components {
+        let _damaged = component.root_entry();
+    }
+    let again = serde_json::to_vec(&snapshot).expect("it was JSON");
+    assert_eq!(serde_json::from_slice::<Snapshot>(&again).expect("it is what was written"), snapshot);
+}
+
+fn page(data: &[u8]) {
+    if let Ok(page) = Page::decode(data) {
+        assert_eq!(page.encode(), data);
+    }
+}
+
+fn row(data: &[u8]) {
+    whole(data, Row::decode, Row::encode);
+}
+
+fn table(data: &[u8]) {
+    whole(data, Table::decode, Table::encode);
+}
+
+fn path(data: &[u8]) {
+    let shown = escape(data);
+    assert!(!shown.chars().any(char::is_control));
+    if let Ok(path) = ArchivePath::parse(data) {
+        assert_eq!(ArchivePath::parse(path.to_bytes()), Ok(path.clone()));
+        let below = path.below(Path::new("/target"));
+        assert!(below.starts_with("/target") && below.components().all(|part| part.as_os_str() != ".."));
+    }
+}
+
+fn plan(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(plan) = Plan::load(Path::new("/plan.toml"), text)
+    {
+        assert_eq!(plan.in_capture_order().count(), plan.components().len());
+        let _shown = plan.problems();
+    }
+}
+
+/// Short texts of the command line.
+fn words(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _refused = (text.parse::<Selector>(), text.parse::<Location>(), text.parse::<KeyId>());
+    let _refused = (units::parse_size(text), units::parse_rate(text), units::parse_duration(text));
+    let _refused = (Unlock::from_key_file(text), ObjectKey::from_path(text));
+}
+
+/// Chunks put together are the stream, however it is read, and keep to their bounds.
+fn chunker(data: &[u8]) {
+    let Some((how, data)) = data.split_first_chunk::<3>() else { return };
+    let small = Profile { len_min: 64, len_avg: 256, len_max: 1024, ..PROFILES[0] };
+    let chunker = Chunker::new(Gear::new(&[how[0]; 32]), small);
+    let whole: Vec<&[u8]> = chunker.split(data).collect();
+    assert_eq!(whole.concat(), data);
+    assert!(whole.iter().all(|chunk| !chunk.is_empty() && chunk.len() <= 1024));
+    assert!(whole.iter().rev().skip(1).all(|chunk| chunk.len() >= 64));
+    let dribble = Dribble(data, usize::from(how[1]) + 1);
+    let batches: Vec<Batch> =
+        chunker.batches(dribble, usize::from(how[2]) * 8).map(|batch| batch.expect("memory")).collect();
+    assert!(batches.iter().flat_map(Batch::chunks).eq(whole));
+}
+
+/// Gives at most so many bytes at a time.
+struct Dribble<'a>(&'a [u8], usize);
+
+impl std::io::Read for Dribble<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let len = buffer.len().min(self.1);
+        std::io::Read::read(&mut self.0, &mut buffer[..len])
+    }
+}
