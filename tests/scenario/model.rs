@@ -82,7 +82,7 @@ impl Model {
                 shelf::save(&self.open(), &World::new(), &self.state, night).unwrap();
                 self.snapshots.push(self.state.clone());
             }
-            Operation::Restore(which) => self.restore(which),
+            Operation::Restore(which) => self.restore(*which),
             Operation::DropCache => self.cache = TempDir::new().unwrap(),
             Operation::AddKey => {
                 let (unlock, _) = Unlock::new_key_file().unwrap();
@@ -92,7 +92,7 @@ impl Model {
         }
     }
 
-    fn restore(&self, which: &prop::sample::Index) {
+    fn restore(&self, which: prop::sample::Index) {
         if !self.snapshots.is_empty() {
             let at = which.index(self.snapshots.len());
             let (repository, world) = (self.open(), World::new());
