@@ -141,5 +141,8 @@ fn the_summary_has_every_page_of_the_documentation() {
 #[test]
 fn every_plan_in_the_documentation_is_valid() {
     let findings = documentation::invalid_plans();
-    report("A block ```toml of docs/src that begins with `format = ` is a whole plan, and valid.", &findings);
+    report(
+        "A block ```toml of README.md or docs/src that begins with `format = ` is a whole plan, and valid.",
+        &findings,
+    );
 }

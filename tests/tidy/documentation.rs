@@ -51,7 +51,8 @@ pub fn lost_pages() -> Vec<String> {
 
 /// What is wrong with the plans that readers will copy.
 pub fn invalid_plans() -> Vec<String> {
-    let pages = written_pages();
+    // Seen from docs/src, where the pages lie.
+    let pages: Vec<_> = written_pages().into_iter().chain(["../../README.md".to_owned()]).collect();
     let plans = pages.iter().flat_map(|name| plans_of(&page(name)).into_iter().map(move |plan| (name, plan)));
     let loaded: Vec<_> = plans.map(|(name, plan)| Plan::load(Path::new(name), &plan)).collect();
     assert!(loaded.len() >= 2, "the documentation shows no plans: the rule would hold of nothing");
