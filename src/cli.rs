@@ -53,13 +53,13 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The reader of our output went away, as `head` does: nothing to complain about.
+/// The reader of our output went away: nothing to complain about.
 fn is_broken_pipe(error: &Error) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = next {
-        let io = cause.downcast_ref::<std::io::Error>();
-        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe) {
-            return error.kind() == ErrorKind::Environment && error.to_string().contains("output");
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if inner.is_some_and(|inner| inner.downcast_ref::<render::ReaderGone>().is_some()) {
+            return true;
         }
         next = cause.source();
     }

@@ -27,10 +27,31 @@ use crate::store::KeyInfo;
 use crate::units;
 
 /// Buffered standard output.
-pub(super) type Out = BufWriter<StdoutLock<'static>>;
+pub(super) type Out = BufWriter<Stdout>;
 
 pub(super) fn stdout() -> Out {
-    BufWriter::with_capacity(64 << 10, io::stdout().lock())
+    BufWriter::with_capacity(64 << 10, Stdout(io::stdout().lock()))
+}
+
+/// Standard output that says of a broken pipe that it is its own, not one of a program that we run.
+pub(super) struct Stdout(StdoutLock<'static>);
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(own)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(own)
+    }
+}
+
+/// The reader of our output went away, as `head` does.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads it any more")]
+pub(super) struct ReaderGone;
+
+fn own(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::BrokenPipe { io::Error::new(error.kind(), ReaderGone) } else { error }
 }
 
 fn written(result: io::Result<()>) -> Result<()> {
