@@ -56,9 +56,10 @@ impl Machine {
         scratch.ancestors().map(|path| path.metadata().unwrap()).map(|meta| (meta.ctime(), meta.ctime_nsec())).collect()
     }
 
-    fn restored(&self, name: &str) -> PathBuf {
+    /// What `report` published. Not `latest`: the clock stands still, so any snapshot may be that.
+    fn restored(&self, name: &str, report: &BackupReport) -> PathBuf {
         let into = self.scratch.path().join(name);
-        let what = format!("latest:/files{}", self.source().display());
+        let what = format!("{}:/files{}", report.snapshot.unwrap(), self.source().display());
         let what = SnapshotPath::parse(what.as_bytes()).unwrap();
         let world = World::new();
         with_app(&world, |app| restore::run(app, &self.target, &what, &into, &RestoreOptions::default())).unwrap();
@@ -108,7 +109,7 @@ fn what_was_lost_from_the_storage_is_read_and_stored_again() {
     let (report, world) = machine.backup();
     assert!(!world.problems().is_empty(), "packs that are gone must be told");
     assert_eq!(report.bytes_read, 20 * 30_000 + 3_000_000);
-    assert_same(&machine.source(), &machine.restored("again"));
+    assert_same(&machine.source(), &machine.restored("again", &report));
 }
 
 fn assert_same(left: &Path, right: &Path) {
