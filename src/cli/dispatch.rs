@@ -1,7 +1,7 @@
 //! From words to verbs: builds what a verb needs, calls it, hands its report to the renderer.
 
 use std::ffi::OsStr;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -225,7 +225,7 @@ impl Session<'_> {
         if what.path.is_root() {
             return Err(usage("A file is wanted").hint("Name it as SNAP:PATH, for example latest:/files/etc/hosts"));
         }
-        let mut out = BufWriter::with_capacity(0, std::io::stdout());
+        let mut out = render::stdout();
         commands::listing::cat(self.app, &self.target()?, &what, &mut out).map(|_| self.ending())
     }
 
