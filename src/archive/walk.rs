@@ -38,6 +38,8 @@ const GROUP_COUNT: usize = 32;
 const GROUP_LEN_MAX: usize = 2 << 20;
 /// How often a file that changes while it is read is read.
 const ATTEMPTS: usize = 3;
+/// Chunk ids of an unchanged file that are looked up at once.
+const LOOK_UP_COUNT: usize = 4096;
 const CACHEDIR_TAG: &[u8] = b"CACHEDIR.TAG";
 const CACHEDIR_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
@@ -438,13 +440,19 @@ struct OpenDirectory {
 }
 
 /// Whether every chunk of `content` is stored. What the parent snapshot refers to may have been lost since; then the file
-/// is read again, which brings its chunks back.
+/// is read again, which brings its chunks back. Looks up so many ids at once, however long the file is.
 fn is_stored(repository: &Repository, chunks: &ChunkReader<'_>, content: &Content) -> bool {
-    let ids: Result<Vec<ChunkId>> = Leaves::new(chunks, content)
+    let mut leaves = Leaves::new(chunks, content)
         .filter(|piece| !piece.as_ref().is_ok_and(Piece::is_hole))
-        .map(|piece| piece.map(|piece| piece.id))
-        .collect();
-    ids.and_then(|ids| repository.index().contains(&ids)).is_ok_and(|found| found.iter().all(|found| *found))
+        .map(|piece| Ok(piece?.id));
+    loop {
+        let ids: Result<Vec<ChunkId>> = leaves.by_ref().take(LOOK_UP_COUNT).collect();
+        match ids.and_then(|ids| repository.index().contains(&ids)) {
+            Ok(found) if found.is_empty() => return true,
+            Ok(found) if found.iter().all(|found| *found) => {}
+            _ => return false,
+        }
+    }
 }
 
 /// Captures `source` into `component`: the root directory's entries, and its metadata.
