@@ -4,9 +4,13 @@
 //! Xia et al., "The Design of Fast Content-Defined Chunking for Data Deduplication Based Storage Systems", IEEE TPDS
 //! 2020. Cut points depend on nothing but the bytes since the last one: not on read sizes, not on files around.
 
-use std::io::{self, Read};
+mod segment;
+
+use std::io::Read;
 
 use fastcdc::v2020::{Normalization, cut_gear, select_masks};
+
+pub use segment::{Batch, Segment, Segments};
 
 /// Longest chunk that the format allows, whatever the profile.
 pub const CHUNK_LEN_MAX: usize = 8 << 20;
@@ -126,83 +130,9 @@ impl Chunker {
         })
     }
 
-    /// The chunks of a stream, several at once: each item holds about `batch_len` bytes. Ends after the first error.
-    pub fn batches<R: Read>(&self, reader: R, batch_len: usize) -> Batches<'_, R> {
-        Batches { chunker: self, reader, carry: Vec::new(), batch_len, done: false }
-    }
-}
-
-/// See [`Chunker::batches`].
-pub struct Batches<'c, R> {
-    chunker: &'c Chunker,
-    reader: R,
-    carry: Vec<u8>,
-    batch_len: usize,
-    done: bool,
-}
-
-/// Chunks that follow each other in one buffer.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Batch {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Batch {
-    /// The chunks in order.
-    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
-    }
-
-    /// Appends one chunk.
-    pub fn push(&mut self, chunk: &[u8]) {
-        self.bytes.extend_from_slice(chunk);
-        self.ends.push(self.bytes.len());
-    }
-
-    /// Bytes of all chunks.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Whether there is no chunk.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-}
-
-impl<R: Read> Batches<'_, R> {
-    fn next_batch(&mut self) -> io::Result<Option<Batch>> {
-        let mut bytes = std::mem::take(&mut self.carry);
-        let wanted = self.batch_len + self.chunker.profile.len_max;
-        bytes.reserve(wanted.saturating_sub(bytes.len()));
-        let missing = wanted.saturating_sub(bytes.len()) as u64;
-        let ended = (&mut self.reader).take(missing).read_to_end(&mut bytes)? as u64 != missing;
-        let mut ends = Vec::new();
-        let mut at = 0;
-        while at < bytes.len() && (ended || bytes.len() - at >= self.chunker.profile.len_max) {
-            at += self.chunker.cut(&bytes[at..]);
-            ends.push(at);
-        }
-        self.carry = bytes.split_off(at);
-        self.done = ended;
-        Ok((!ends.is_empty()).then_some(Batch { bytes, ends }))
-    }
-}
-
-impl<R: Read> Iterator for Batches<'_, R> {
-    type Item = io::Result<Batch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let batch = self.next_batch();
-        self.done |= batch.is_err();
-        batch.transpose()
+    /// Reads a stream in segments of about `segment_len` bytes, which can be cut at the same time.
+    pub fn segments<R: Read>(&self, reader: R, segment_len: usize) -> Segments<R> {
+        Segments::new(reader, segment_len, self.profile.len_max)
     }
 }
 
@@ -222,15 +152,6 @@ mod tests {
         bytes
     }
 
-    /// Gives at most `step` bytes at a time.
-    struct Dribble<'a>(&'a [u8], usize);
-    impl Read for Dribble<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let len = buffer.len().min(self.1);
-            Read::read(&mut self.0, &mut buffer[..len])
-        }
-    }
-
     #[test]
     fn another_key_cuts_elsewhere() {
         let bytes = noise(200_000, 1);
@@ -239,22 +160,14 @@ mod tests {
         assert_ne!(lens(&small()), lens(&other));
     }
 
-    #[test]
-    fn an_empty_stream_has_no_chunks() {
-        assert_eq!(small().batches(io::empty(), 1000).count(), 0);
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn cuts_depend_on_the_bytes_alone(len in 0usize..60_000, seed: u64, step in 1usize..9000, batch in 1usize..30_000) {
+        fn chunks_keep_to_their_bounds_and_are_the_bytes(len in 0usize..60_000, seed: u64) {
             let bytes = noise(len, seed);
             let chunker = small();
-            let whole: Vec<Vec<u8>> = chunker.split(&bytes).map(<[u8]>::to_vec).collect();
-            let batches: Vec<Batch> = chunker.batches(Dribble(&bytes, step), batch).collect::<io::Result<_>>()?;
-            let streamed: Vec<Vec<u8>> = batches.iter().flat_map(Batch::chunks).map(<[u8]>::to_vec).collect();
-            prop_assert_eq!(&whole, &streamed);
-            prop_assert_eq!(whole.concat(), bytes);
+            let whole: Vec<&[u8]> = chunker.split(&bytes).collect();
+            prop_assert_eq!(whole.concat(), bytes.as_slice());
             for chunk in whole.iter().rev().skip(1) {
                 prop_assert!(chunk.len() >= 256 && chunk.len() <= 4096);
             }

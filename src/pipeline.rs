@@ -121,6 +121,45 @@ where
     })
 }
 
+/// Hands a value from each item of a sequence to the next one, whichever threads they are on: a pair of ends for each
+/// item. Items must be begun in order, or all threads may wait for one that nobody has begun; [`ordered`] begins them so.
+#[derive(Debug)]
+pub struct Relay<T>(Receiver<T>);
+
+/// One item's place in a [`Relay`].
+#[derive(Debug)]
+pub struct Turn<T> {
+    before: Receiver<T>,
+    after: Sender<T>,
+}
+
+impl<T> Relay<T> {
+    /// The first item gets `value`.
+    #[must_use]
+    pub fn new(value: T) -> Self {
+        let (sender, receiver) = bounded(1);
+        let _room = sender.send(value);
+        Self(receiver)
+    }
+
+    /// The place of the next item.
+    pub fn turn(&mut self) -> Turn<T> {
+        let (after, next) = bounded(1);
+        Turn { before: std::mem::replace(&mut self.0, next), after }
+    }
+}
+
+impl<T> Turn<T> {
+    /// Waits for what the item before hands on, and hands on what `step` makes of it. None when the item before ended
+    /// without.
+    pub fn take<R>(self, step: impl FnOnce(T) -> (R, T)) -> Option<R> {
+        let (result, value) = step(self.before.recv().ok()?);
+        // Nobody may be next.
+        let _unwanted = self.after.send(value);
+        Some(result)
+    }
+}
+
 /// A producer for [`ordered`] out of an iterator.
 pub fn each<I>(items: impl Iterator<Item = I> + Send) -> impl FnOnce(&dyn Fn(I) -> bool) + Send {
     move |emit| {
@@ -148,6 +187,32 @@ mod tests {
         );
         assert_eq!(result, Ok(()));
         assert!(seen.into_iter().eq(0..1000));
+    }
+
+    #[test]
+    fn a_relay_hands_on_in_order() {
+        let mut relay = Relay::new(1u64);
+        let items = std::iter::repeat_with(move || relay.turn()).take(500).enumerate();
+        let mut seen = Vec::new();
+        let result: Result<(), ()> = ordered(
+            each(items),
+            4,
+            8,
+            |(n, turn)| turn.take(|before| ((n as u64, before), before + 1)),
+            |found| {
+                seen.extend(found);
+                Ok(())
+            },
+        );
+        assert_eq!(result, Ok(()));
+        assert!(seen.into_iter().eq((0..500).map(|n| (n, n + 1))));
+    }
+
+    #[test]
+    fn an_item_that_hands_nothing_on_ends_a_relay() {
+        let mut relay = Relay::new(());
+        drop(relay.turn());
+        assert_eq!(relay.turn().take(|()| ((), ())), None);
     }
 
     #[test]

@@ -241,7 +241,7 @@ fn words(data: &[u8]) {
     let _refused = (Unlock::from_key_file(text), ObjectKey::from_path(text));
 }
 
-/// Chunks put together are the stream, however it is read, and keep to their bounds.
+/// Chunks put together are the stream, keep to their bounds, and are the same however it is read and in whatever segments.
 fn chunker(data: &[u8]) {
     let Some((how, data)) = data.split_first_chunk::<3>() else { return };
     let small = Profile { len_min: 64, len_avg: 256, len_max: 1024, ..PROFILES[0] };
@@ -251,8 +251,15 @@ fn chunker(data: &[u8]) {
     assert!(whole.iter().all(|chunk| !chunk.is_empty() && chunk.len() <= 1024));
     assert!(whole.iter().rev().skip(1).all(|chunk| chunk.len() >= 64));
     let dribble = Dribble(data, usize::from(how[1]) + 1);
-    let batches: Vec<Batch> =
-        chunker.batches(dribble, usize::from(how[2]) * 8).map(|batch| batch.expect("memory")).collect();
+    let mut segments = chunker.segments(dribble, usize::from(how[2]) * 16);
+    let (mut start, mut batches) = (0, Vec::new());
+    while let Some(segment) = segments.next_in(Vec::new()) {
+        let mut segment = segment.expect("memory");
+        segment.guess(&chunker);
+        let (batch, next) = segment.settle(&chunker, start);
+        start = next;
+        batches.push(batch);
+    }
     assert!(batches.iter().flat_map(Batch::chunks).eq(whole));
 }
 

@@ -386,8 +386,7 @@ impl Look<'_> {
         };
         let (inspected, bytes, changed) = read;
         *budget = budget.saturating_sub(bytes.len());
-        let mut chunks = Batch::default();
-        self.chunker.split(&bytes).for_each(|chunk| chunks.push(chunk));
+        let chunks = Batch::whole(bytes, self.chunker);
         let ids = chunks.chunks().map(self.chunk_id).collect();
         let changed = changed.then(|| path.to_owned());
         Found::Small { name, inspected, chunks, ids, changed, is_new }
