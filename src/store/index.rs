@@ -316,8 +316,10 @@ impl Index {
     /// From SQLite.
     pub fn contains(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
         let connection = self.lock();
+        // One transaction: outside of one, every look-up takes and gives back the lock of the file, which costs more.
+        let transaction = connection.unchecked_transaction().map_err(|cause| self.failed(cause))?;
         let mut statement =
-            connection.prepare_cached("SELECT 1 FROM chunks WHERE id = ?").map_err(|cause| self.failed(cause))?;
+            transaction.prepare_cached("SELECT 1 FROM chunks WHERE id = ?").map_err(|cause| self.failed(cause))?;
         ids.iter().map(|id| statement.exists([id.as_bytes()]).map_err(|cause| self.failed(cause))).collect()
     }
 
@@ -351,7 +353,8 @@ impl Index {
     /// From SQLite.
     pub fn places(&self, ids: &[ChunkId]) -> Result<Vec<Option<ChunkPlace>>> {
         let connection = self.lock();
-        let mut statement = connection
+        let transaction = connection.unchecked_transaction().map_err(|cause| self.failed(cause))?;
+        let mut statement = transaction
             .prepare_cached(
                 "SELECT p.id, p.role, f.offset, f.sealed_len, f.kind, f.plain_len, c.offset, c.len
                  FROM chunks c JOIN frames f ON f.no = c.frame JOIN packs p ON p.no = f.pack
