@@ -30,7 +30,7 @@ pub use reader::{ArchiveReader, ComponentReader};
 pub use restore::{Overwrite, RestoreOptions, RestoreSummary};
 pub use snapshot::{ComponentRecord, Snapshot, Status};
 pub use tree::Tree;
-pub use writer::{ArchiveWriter, ComponentWriter};
+pub use writer::{ArchiveWriter, ComponentWriter, Parent};
 
 use crate::error::Result;
 

@@ -1,5 +1,6 @@
 //! Threads. They live here and nowhere else: stages with bounded queues between them, order restored at the end.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::thread::{self, JoinHandle};
 
@@ -160,6 +161,86 @@ impl<T> Turn<T> {
     }
 }
 
+/// Threads that do tasks before their results are needed.
+pub struct Ahead<'a, I, O> {
+    jobs: Sender<(I, Sender<O>)>,
+    work: &'a (dyn Fn(I) -> O + Sync),
+    under_way: Cell<usize>,
+    room: usize,
+}
+
+/// Something for [`Ahead`] to do.
+pub struct Task<I, O>(State<I, O>);
+
+enum State<I, O> {
+    Waiting(I),
+    Begun(Receiver<O>),
+    /// Between the two.
+    Moving,
+}
+
+impl<I, O> Task<I, O> {
+    /// Nobody has begun it.
+    #[must_use]
+    pub fn new(item: I) -> Self {
+        Self(State::Waiting(item))
+    }
+}
+
+/// Runs `body` with `threads` that do `work` ahead of need. At most `room` results are under way or wait for `body`.
+pub fn ahead<I: Send, O: Send, R>(
+    threads: usize,
+    room: usize,
+    work: impl Fn(I) -> O + Sync,
+    body: impl FnOnce(&Ahead<'_, I, O>) -> R,
+) -> R {
+    let (jobs, queue) = bounded::<(I, Sender<O>)>(room);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            let (queue, work) = (queue.clone(), &work);
+            scope.spawn(move || {
+                for (item, slot) in queue {
+                    // Nobody may want it any more.
+                    let _unwanted = slot.send(work(item));
+                }
+            });
+        }
+        drop(queue);
+        body(&Ahead { jobs, work: &work, under_way: Cell::new(0), room })
+    })
+}
+
+impl<I, O> Ahead<'_, I, O> {
+    /// Has `task` done by another thread, unless it is already or there is no room. Never waits.
+    pub fn begin(&self, task: &mut Task<I, O>) {
+        if self.under_way.get() >= self.room {
+            return;
+        }
+        task.0 = match std::mem::replace(&mut task.0, State::Moving) {
+            State::Waiting(item) => {
+                let (slot, result) = bounded(1);
+                self.under_way.set(self.under_way.get() + 1);
+                // The queue has room for all that may be under way; if the threads are gone the slot is closed as well.
+                let _gone = self.jobs.send((item, slot));
+                State::Begun(result)
+            }
+            other => other,
+        };
+    }
+
+    /// The result of `task`; done here if it wasn't begun. None if a thread panicked over it.
+    pub fn finish(&self, task: Task<I, O>) -> Option<O> {
+        match task.0 {
+            State::Waiting(item) => Some((self.work)(item)),
+            State::Begun(result) => {
+                self.under_way.set(self.under_way.get() - 1);
+                result.recv().ok()
+            }
+            State::Moving => None,
+        }
+    }
+}
+
 /// A producer for [`ordered`] out of an iterator.
 pub fn each<I>(items: impl Iterator<Item = I> + Send) -> impl FnOnce(&dyn Fn(I) -> bool) + Send {
     move |emit| {
@@ -213,6 +294,25 @@ mod tests {
         let mut relay = Relay::new(());
         drop(relay.turn());
         assert_eq!(relay.turn().take(|()| ((), ())), None);
+    }
+
+    #[test]
+    fn tasks_done_ahead_are_bounded_and_keep_their_results() {
+        let results = ahead(
+            2,
+            3,
+            |n: u64| n * n,
+            |ahead| {
+                let mut tasks: Vec<Task<u64, u64>> = (0..100).map(Task::new).collect();
+                tasks.iter_mut().for_each(|task| ahead.begin(task));
+                assert_eq!(ahead.under_way.get(), 3);
+                // What is begun already takes no more room.
+                tasks.iter_mut().for_each(|task| ahead.begin(task));
+                assert_eq!(ahead.under_way.get(), 3);
+                tasks.into_iter().map(|task| ahead.finish(task)).collect::<Vec<_>>()
+            },
+        );
+        assert!(results.into_iter().eq((0..100).map(|n| Some(n * n))));
     }
 
     #[test]

@@ -83,10 +83,14 @@ pub fn inspect(path: &Path, owners: &Owners) -> io::Result<Inspected> {
 pub fn inspect_at(dir: impl AsFd, name: &OsStr, owners: &Owners) -> io::Result<Inspected> {
     let dir = dir.as_fd();
     let stat = stat_at(dir, name)?;
-    let target = link_target(&stat, |buffer| rustix::fs::readlinkat(dir, name, buffer))?;
+    inspect_stat_at(dir, name, &stat, owners)
+}
+
+fn inspect_stat_at(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat, owners: &Owners) -> io::Result<Inspected> {
+    let target = link_target(stat, |buffer| rustix::fs::readlinkat(dir, name, buffer))?;
     let mut problems = Vec::new();
-    let found = xattrs::read_at(dir, name, can_be_opened(&stat), &mut problems)?;
-    describe(&stat, target, found, problems, owners)
+    let found = xattrs::read_at(dir, name, can_be_opened(stat), &mut problems)?;
+    describe(stat, target, found, problems, owners)
 }
 
 /// Inspects an open file or directory. Compare two of these, before and after reading, with [`same_state`] to see
@@ -97,9 +101,77 @@ pub fn inspect_at(dir: impl AsFd, name: &OsStr, owners: &Owners) -> io::Result<I
 pub fn inspect_open(file: impl AsFd, owners: &Owners) -> io::Result<Inspected> {
     let file = file.as_fd();
     let stat = rustix::fs::fstat(file)?;
+    inspect_stat_open(file, &stat, owners)
+}
+
+fn inspect_stat_open(file: BorrowedFd<'_>, stat: &Stat, owners: &Owners) -> io::Result<Inspected> {
     let mut problems = Vec::new();
     let found = xattrs::read(xattrs::Place::Open(file), &mut problems)?;
-    describe(&stat, Vec::new(), found, problems, owners)
+    describe(stat, Vec::new(), found, problems, owners)
+}
+
+/// A second look at something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// An inspection would tell what the older entry tells.
+    Same,
+    /// It has to be compared.
+    Other(Box<Inspected>),
+}
+
+/// Inspects `name` in `dir`, unless one `stat` shows that it is as `old` says.
+///
+/// # Errors
+/// When the system can't tell.
+pub fn see_at(dir: impl AsFd, name: &OsStr, old: Option<&Entry>, owners: &Owners) -> io::Result<Seen> {
+    let dir = dir.as_fd();
+    let stat = stat_at(dir, name)?;
+    if old.is_some_and(|old| is_same(old, &stat, owners)) {
+        return Ok(Seen::Same);
+    }
+    inspect_stat_at(dir, name, &stat, owners).map(|inspected| Seen::Other(Box::new(inspected)))
+}
+
+/// The same for an open directory or file.
+///
+/// # Errors
+/// When the system can't tell.
+pub fn see_open(file: impl AsFd, old: Option<&Entry>, owners: &Owners) -> io::Result<Seen> {
+    let file = file.as_fd();
+    let stat = rustix::fs::fstat(file)?;
+    if old.is_some_and(|old| is_same(old, &stat, owners)) {
+        return Ok(Seen::Same);
+    }
+    inspect_stat_open(file, &stat, owners).map(|inspected| Seen::Other(Box::new(inspected)))
+}
+
+/// Whether everything that an inspection would find is in `old`. Link targets and extended attributes aren't asked for:
+/// they don't change without the change time. The rest is compared as well, although it doesn't either: the device, which
+/// is another one after a remount, and the names of owners, which live in other files.
+fn is_same(old: &Entry, stat: &Stat, owners: &Owners) -> bool {
+    // Destructured so that a new field must be compared here too.
+    let Metadata { mode, uid, gid, user, group, mtime, ctime, device, inode, link_count, xattrs: _, later } =
+        &old.metadata;
+    let same_kind = match (&old.kind, FileType::from_raw_mode(stat.st_mode)) {
+        (EntryKind::File(content), FileType::RegularFile) => content.len == len(stat),
+        (EntryKind::Directory(_), FileType::Directory)
+        | (EntryKind::Symlink(_), FileType::Symlink)
+        | (EntryKind::Fifo, FileType::Fifo)
+        | (EntryKind::Socket, FileType::Socket) => true,
+        (EntryKind::CharDevice(major, minor), FileType::CharacterDevice)
+        | (EntryKind::BlockDevice(major, minor), FileType::BlockDevice) => {
+            (*major, *minor) == (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev))
+        }
+        _ => false,
+    };
+    same_kind
+        && !old.changed_while_read
+        && *inode != 0
+        && (*ctime, *mtime, *inode, *device) == (self::ctime(stat), self::mtime(stat), stat.st_ino, stat.st_dev)
+        && (*mode, *uid, *gid, *link_count) == (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid, self::link_count(stat))
+        && *later == Fields::default()
+        && owners.is_user(*uid, user)
+        && owners.is_group(*gid, group)
 }
 
 /// Modification time, change time and length of an open file: one `fstat`, cheaper than [`inspect_open`].

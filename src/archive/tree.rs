@@ -50,7 +50,13 @@ impl Tree {
     /// The entry called `name`.
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&Entry> {
-        self.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)).ok().map(|at| &self.entries[at])
+        self.position(name).map(|at| &self.entries[at])
+    }
+
+    /// Where the entry called `name` stands.
+    #[must_use]
+    pub fn position(&self, name: &[u8]) -> Option<usize> {
+        self.entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)).ok()
     }
 }
 

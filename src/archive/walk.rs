@@ -1,433 +1,105 @@
 //! Capturing file trees.
 //!
 //! ```text
-//! walker thread: open directories, list names, find parents -> [inspect, compare, read, cut, hash] x cores -> caller: store, build trees
+//! scouts: open, list, stat, compare, several directories ahead
+//!    walker thread: depth first, units of work -> [read, cut, hash small files] x cores -> caller: store, build trees
 //! ```
-//! A file whose change time, modification time, length and inode are as in the parent snapshot is not read. A file that
-//! changes while it is read is read again, twice; if it never holds still it is kept as it was read last, marked, and
-//! counted as a problem. Names that vanish between listing and looking are no problem: the state without them is as good.
+//! A file whose change time, modification time, length and inode are as in the parent snapshot is not read. A directory in
+//! which nothing is different from the parent has the parent's tree, which is neither encoded nor hashed again: it was just
+//! read, so it is stored. A file that changes while it is read is read again, twice; if it never holds still it is kept as
+//! it was read last, marked, and counted as a problem. Names that vanish between listing and looking are no problem: the
+//! state without them is as good.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+mod reading;
+mod scout;
+mod selection;
+mod walker;
+
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::FilesSource;
-use super::content::{self, Leaves};
-use super::entry::{Content, Entry, EntryKind, Metadata, Piece, name_is_valid};
+use super::entry::{Content, Entry, EntryKind, Metadata, Piece};
 use super::path::escape;
-use super::posix::{self, FoundKind, Inspected, Owners};
+use super::posix::{self, Inspected, Owners};
 use super::tree::Tree;
 use super::writer::ComponentWriter;
-use crate::chunker::{Batch, Chunker};
+use crate::chunker::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
 use crate::observer::{Counter, Problem};
 use crate::pipeline;
-use crate::store::{ChunkReader, ChunkSource, Repository};
+use reading::Reading;
+use scout::Scout;
+use selection::Selection;
+use walker::Walker;
 
 /// Files up to this length are read whole by a worker; longer ones are streamed.
 const SMALL_LEN_MAX: u64 = 512 << 10;
-/// Names that one worker takes at once.
-const GROUP_COUNT: usize = 32;
-/// Bytes that one worker reads before it leaves the rest of its names to be streamed.
-const GROUP_LEN_MAX: usize = 2 << 20;
 /// How often a file that changes while it is read is read.
 const ATTEMPTS: usize = 3;
-/// Chunk ids of an unchanged file that are looked up at once.
-const LOOK_UP_COUNT: usize = 4096;
-const CACHEDIR_TAG: &[u8] = b"CACHEDIR.TAG";
-const CACHEDIR_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
+/// Threads that look at directories: more than cores, as they mostly wait for the disk when the cache is cold.
+const SCOUT_COUNT: usize = 8;
+/// Directories that are looked at ahead of need. Each has its descriptor open.
+const SCOUTED_COUNT_MAX: usize = 64;
 
-/// The paths to capture, as a tree of names. A selected node is captured with all that is below it.
-#[derive(Debug, Default)]
-struct Selection {
-    selected: bool,
-    below: BTreeMap<OsString, Selection>,
-}
-
-impl Selection {
-    fn of(paths: &[PathBuf]) -> Result<Self> {
-        let mut root = Self::default();
-        for path in paths {
-            let mut node = &mut root;
-            for name in absolute(path)?.components().skip(1) {
-                node = node.below.entry(name.as_os_str().to_owned()).or_default();
-            }
-            node.selected = true;
-        }
-        Ok(root)
-    }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    let missing = |cause| {
-        Error::io(format!("{} can't be captured", path.display()), cause)
-            .hint("Correct the path in the plan or on the command line; `compline plan check` shows what is asked for")
-    };
-    let has_dots = path.components().any(|part| part == std::path::Component::ParentDir);
-    let path = if has_dots { path.canonicalize() } else { std::path::absolute(path) }.map_err(missing)?;
-    path.symlink_metadata().map_err(missing)?;
-    Ok(path)
-}
-
-/// A name in an open directory that a worker is to look at.
-struct Candidate {
-    name: OsString,
-    parent: Option<Entry>,
-}
-
-enum Event {
-    Enter { name: Vec<u8>, directory: Arc<OwnedFd> },
-    Group { directory: Arc<OwnedFd>, path: Arc<PathBuf>, candidates: Vec<Candidate> },
-    Leave,
-    Problem(Problem),
-    Failed(Error),
-}
-
-/// What a worker found out about one name.
-enum Found {
-    /// Needs no content: special files, links, unchanged files.
+/// What is to be done, in the order of the walk.
+enum Step {
+    Enter {
+        name: Vec<u8>,
+        inspected: Box<io::Result<Inspected>>,
+        /// What the parent has of the directory.
+        tree: Option<Arc<Tree>>,
+    },
+    /// Entries of that tree that are as they were: their positions.
+    Same(Vec<usize>),
+    /// Needs no content: special files, links, files whose content is unchanged. The flag: as in the parent.
     Entry(Entry, bool),
-    /// Read whole.
-    Small {
-        name: Vec<u8>,
-        inspected: Inspected,
-        chunks: Batch,
-        ids: Vec<ChunkId>,
-        changed: Option<PathBuf>,
-        is_new: bool,
-    },
+    /// To be read by a worker, which makes `Small` or `Large` of it.
+    Read(ToRead),
+    Small(SmallFile),
     /// To be streamed by the caller.
-    Large {
-        name: Vec<u8>,
-        directory: Arc<OwnedFd>,
-        path: PathBuf,
-        is_new: bool,
-    },
+    Large(ToRead),
     Problem(Problem),
     Vanished(PathBuf),
+    Leave,
+    Failed(Error),
 }
 
-enum Outcome {
-    Enter { name: Vec<u8>, metadata: io::Result<Inspected> },
-    Group(Vec<Found>),
-    Leave,
-    Problem(Problem),
-    Failed(Error),
+/// A file whose content is wanted.
+struct ToRead {
+    directory: Arc<OwnedFd>,
+    path: PathBuf,
+    name: Vec<u8>,
+    inspected: Inspected,
+    is_new: bool,
+}
+
+/// A file that was read whole.
+struct SmallFile {
+    name: Vec<u8>,
+    inspected: Inspected,
+    chunks: Batch,
+    ids: Vec<ChunkId>,
+    /// Its path, if it never held still.
+    changed: Option<PathBuf>,
+    is_new: bool,
 }
 
 fn problem(path: &Path, message: impl std::fmt::Display) -> Problem {
     Problem::new(escape(path.as_os_str().as_bytes()), message.to_string())
 }
 
-/// Walks the source and makes events, in depth-first order.
-struct Walker<'w> {
-    source: &'w FilesSource,
-    omit: &'w [PathBuf],
-    chunks: &'w dyn ChunkSource,
-    emit: &'w dyn Fn(Event) -> bool,
-}
-
-/// A directory that the walker is in.
-struct Place<'p> {
-    directory: Arc<OwnedFd>,
-    path: PathBuf,
-    parent: Option<&'p Tree>,
-    device: Option<u64>,
-}
-
-impl Place<'_> {
-    /// On another file system than the path that led here, where that matters.
-    fn is_foreign(&self) -> bool {
-        self.device.is_some_and(|device| posix::state_of(&self.directory).is_ok_and(|state| state.device != device))
-    }
-}
-
-impl Walker<'_> {
-    fn walk(&self, selection: &Selection, parent: Option<&Entry>) {
-        let root = PathBuf::from("/");
-        match posix::open_directory(&root) {
-            Ok(directory) => {
-                let tree = self.parent_tree(parent);
-                let place = Place { directory: Arc::new(directory), path: root, parent: tree.as_ref(), device: None };
-                self.enter(&[], &place, selection);
-            }
-            Err(cause) => {
-                (self.emit)(Event::Failed(Error::io("The root directory can't be opened", cause)));
-            }
-        }
-    }
-
-    fn parent_tree(&self, parent: Option<&Entry>) -> Option<Tree> {
-        match &parent?.kind {
-            // A parent that can't be read only costs the comparison.
-            EntryKind::Directory(content) => content::read_tree(self.chunks, content).ok(),
-            _ => None,
-        }
-    }
-
-    /// False: nobody listens any more.
-    fn enter(&self, name: &[u8], place: &Place<'_>, selection: &Selection) -> bool {
-        (self.emit)(Event::Enter { name: name.to_vec(), directory: place.directory.clone() })
-            && if selection.selected { self.all(place) } else { self.selected(place, selection) }
-            && (self.emit)(Event::Leave)
-    }
-
-    /// Only the names that lead to what is selected.
-    fn selected(&self, place: &Place<'_>, selection: &Selection) -> bool {
-        selection.below.iter().all(|(name, below)| {
-            let path = place.path.join(name);
-            // A way to the selection may lead over symbolic links; what is selected itself is taken as it is.
-            let is_directory =
-                if below.selected { path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) } else { true };
-            if !is_directory {
-                return self.group(place, vec![name.clone()]);
-            }
-            match posix::open_directory(&path) {
-                Ok(directory) => self.descend(place, name, directory, below),
-                Err(cause) => (self.emit)(Event::Failed(Error::io(
-                    format!("Directory {} can't be opened", path.display()),
-                    cause,
-                ))),
-            }
-        })
-    }
-
-    fn descend(&self, place: &Place<'_>, name: &OsStr, directory: OwnedFd, selection: &Selection) -> bool {
-        let tree = self.parent_tree(place.parent.and_then(|tree| tree.get(name.as_bytes())));
-        let device = place.device.or_else(|| {
-            let wanted = self.source.one_file_system && selection.selected;
-            wanted.then(|| posix::state_of(&directory).ok().map(|state| state.device)).flatten()
-        });
-        let path = place.path.join(name);
-        let below = Place { directory: Arc::new(directory), path, parent: tree.as_ref(), device };
-        self.enter(name.as_bytes(), &below, selection)
-    }
-
-    fn is_excluded(&self, path: &Path) -> bool {
-        self.omit.iter().any(|omit| omit == path)
-            || self.source.exclude.as_ref().is_some_and(|globs| globs.is_match(path))
-    }
-
-    fn all(&self, place: &Place<'_>) -> bool {
-        if place.is_foreign() {
-            return true;
-        }
-        let names = match list(&place.directory) {
-            Ok(names) => names,
-            Err(cause) => {
-                return (self.emit)(Event::Problem(problem(&place.path, format!("Can't be listed: {cause}"))));
-            }
-        };
-        let names = self.without_caches(place, names);
-        let filtering = self.source.exclude.is_some() || !self.omit.is_empty();
-        let wanted = names.into_iter().filter(|(name, _)| !(filtering && self.is_excluded(&place.path.join(name))));
-        let (directories, files): (Vec<_>, Vec<_>) = wanted.partition(|(_, is_directory)| *is_directory);
-        let files: Vec<OsString> = files.into_iter().map(|(name, _)| name).collect();
-        files.chunks(GROUP_COUNT).all(|names| self.group(place, names.to_vec()))
-            && directories.into_iter().all(|(name, _)| self.directory(place, &name))
-    }
-
-    fn directory(&self, place: &Place<'_>, name: &OsStr) -> bool {
-        let everything = Selection { selected: true, below: BTreeMap::new() };
-        match posix::open_directory_at(&place.directory, name) {
-            Ok(directory) => self.descend(place, name, directory, &everything),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => true,
-            Err(cause) => {
-                (self.emit)(Event::Problem(problem(&place.path.join(name), format!("Can't be opened: {cause}"))))
-            }
-        }
-    }
-
-    fn without_caches(&self, place: &Place<'_>, names: Vec<(OsString, bool)>) -> Vec<(OsString, bool)> {
-        let has_tag = self.source.exclude_caches && names.iter().any(|(name, _)| name.as_bytes() == CACHEDIR_TAG);
-        if has_tag && is_cache(&place.directory) {
-            return names.into_iter().filter(|(name, _)| name.as_bytes() == CACHEDIR_TAG).collect();
-        }
-        names
-    }
-
-    fn group(&self, place: &Place<'_>, names: Vec<OsString>) -> bool {
-        let candidates = names
-            .into_iter()
-            .map(|name| {
-                let parent = place.parent.and_then(|tree| tree.get(name.as_bytes())).cloned();
-                Candidate { name, parent }
-            })
-            .collect();
-        let path = Arc::new(place.path.clone());
-        (self.emit)(Event::Group { directory: place.directory.clone(), path, candidates })
-    }
-}
-
-fn is_cache(directory: &OwnedFd) -> bool {
-    let mut start = Vec::new();
-    posix::open_file_at(directory, OsStr::from_bytes(CACHEDIR_TAG))
-        .and_then(|file| file.take(CACHEDIR_SIGNATURE.len() as u64).read_to_end(&mut start))
-        .is_ok_and(|_| start == CACHEDIR_SIGNATURE)
-}
-
-/// Names in a directory, sorted, and whether each is a directory.
-fn list(directory: &OwnedFd) -> io::Result<Vec<(OsString, bool)>> {
-    use rustix::fs::{AtFlags, Dir, FileType, statat};
-    let mut names = Vec::new();
-    for found in Dir::read_from(directory)? {
-        let found = found?;
-        let name = found.file_name().to_bytes();
-        if name == b"." || name == b".." {
-            continue;
-        }
-        let name = OsString::from_vec(name.to_vec());
-        let is_directory = match found.file_type() {
-            FileType::Unknown => statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)
-                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()),
-            kind => kind.is_dir(),
-        };
-        names.push((name, is_directory));
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// What the workers share.
-struct Look<'l> {
-    chunker: &'l Chunker,
-    chunk_id: &'l (dyn Fn(&[u8]) -> ChunkId + Sync),
-    is_stored: &'l (dyn Fn(&Content) -> bool + Sync),
-    owners: Owners,
-}
-
-impl Look<'_> {
-    fn at(&self, event: Event) -> Outcome {
-        match event {
-            Event::Enter { name, directory } => {
-                Outcome::Enter { name, metadata: posix::inspect_open(&*directory, &self.owners) }
-            }
-            Event::Group { directory, path, candidates } => Outcome::Group(self.group(&directory, &path, candidates)),
-            Event::Leave => Outcome::Leave,
-            Event::Problem(problem) => Outcome::Problem(problem),
-            Event::Failed(error) => Outcome::Failed(error),
-        }
-    }
-
-    fn group(&self, directory: &Arc<OwnedFd>, path: &Path, candidates: Vec<Candidate>) -> Vec<Found> {
-        let mut budget = GROUP_LEN_MAX;
-        let mut found = Vec::with_capacity(candidates.len());
-        for candidate in candidates {
-            let path = path.join(&candidate.name);
-            found.extend(self.candidate(directory, &path, candidate, &mut budget));
-        }
-        found
-    }
-
-    fn candidate(&self, directory: &Arc<OwnedFd>, path: &Path, candidate: Candidate, budget: &mut usize) -> Vec<Found> {
-        let inspected = match posix::inspect_at(&**directory, &candidate.name, &self.owners) {
-            Ok(inspected) => inspected,
-            Err(cause) => return vec![unreadable(path, &cause)],
-        };
-        let mut found: Vec<Found> =
-            inspected.problems.iter().map(|message| Found::Problem(problem(path, message))).collect();
-        let name = candidate.name.into_vec();
-        if !name_is_valid(&name) {
-            return vec![Found::Problem(problem(path, "The name is too long for the format"))];
-        }
-        let kind = match inspected.kind {
-            FoundKind::File { len, sparse } => {
-                found.push(self.file(directory, path, name, candidate.parent, inspected, (len, sparse), budget));
-                return found;
-            }
-            // It became a directory since it was listed; the next backup has it.
-            FoundKind::Directory => return found,
-            FoundKind::Symlink(target) => EntryKind::Symlink(target),
-            FoundKind::Fifo => EntryKind::Fifo,
-            FoundKind::Socket => EntryKind::Socket,
-            FoundKind::CharDevice(major, minor) => EntryKind::CharDevice(major, minor),
-            FoundKind::BlockDevice(major, minor) => EntryKind::BlockDevice(major, minor),
-        };
-        let ctime = inspected.metadata.ctime;
-        let unchanged = candidate.parent.is_some_and(|old| old.metadata.ctime == ctime && old.kind == kind);
-        found.push(Found::Entry(
-            Entry { name, kind, metadata: inspected.metadata, changed_while_read: false },
-            unchanged,
-        ));
-        found
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "all of them are parts of one name that is being looked at")]
-    fn file(
-        &self,
-        directory: &Arc<OwnedFd>,
-        path: &Path,
-        name: Vec<u8>,
-        parent: Option<Entry>,
-        inspected: Inspected,
-        (len, sparse): (u64, bool),
-        budget: &mut usize,
-    ) -> Found {
-        let is_new = parent.is_none();
-        if let Some(old) =
-            parent.filter(|old| posix::is_unchanged(old, &inspected.metadata, len) && self.has_its_content(old))
-        {
-            return Found::Entry(Entry { metadata: inspected.metadata, ..old }, true);
-        }
-        if sparse || len > SMALL_LEN_MAX || len > *budget as u64 {
-            return Found::Large { name, directory: directory.clone(), path: path.to_owned(), is_new };
-        }
-        let read = match self.read_small(directory, OsStr::from_bytes(&name), inspected) {
-            Ok(Some(read)) => read,
-            // It outgrew what is read whole.
-            Ok(None) => return Found::Large { name, directory: directory.clone(), path: path.to_owned(), is_new },
-            Err(cause) => return unreadable(path, &cause),
-        };
-        let (inspected, bytes, changed) = read;
-        *budget = budget.saturating_sub(bytes.len());
-        let chunks = Batch::whole(bytes, self.chunker);
-        let ids = chunks.chunks().map(self.chunk_id).collect();
-        let changed = changed.then(|| path.to_owned());
-        Found::Small { name, inspected, chunks, ids, changed, is_new }
-    }
-
-    fn has_its_content(&self, old: &Entry) -> bool {
-        matches!(&old.kind, EntryKind::File(content) if (self.is_stored)(content))
-    }
-
-    /// The bytes of a small file, read again while it changes. None when it is not small any more.
-    fn read_small(
-        &self,
-        directory: &OwnedFd,
-        name: &OsStr,
-        mut inspected: Inspected,
-    ) -> io::Result<Option<(Inspected, Vec<u8>, bool)>> {
-        let mut bytes = Vec::new();
-        for attempt in 1.. {
-            let mut file = posix::open_file_at(directory, name)?;
-            bytes.clear();
-            let expected = usize::try_from(inspected.kind_len()).unwrap_or(0);
-            bytes.reserve_exact(expected + 1);
-            (&mut file).take(SMALL_LEN_MAX + 1).read_to_end(&mut bytes)?;
-            if bytes.len() as u64 > SMALL_LEN_MAX {
-                return Ok(None);
-            }
-            let held_still = posix::same_state(&inspected, &posix::state_of(&file)?);
-            if held_still || attempt == ATTEMPTS {
-                return Ok(Some((inspected, bytes, !held_still)));
-            }
-            inspected = posix::inspect_at(directory, name, &self.owners)?;
-        }
-        Ok(None)
-    }
-}
-
-fn unreadable(path: &Path, cause: &io::Error) -> Found {
+fn unreadable(path: &Path, cause: &io::Error) -> Step {
     if cause.kind() == io::ErrorKind::NotFound {
-        Found::Vanished(path.to_owned())
+        Step::Vanished(path.to_owned())
     } else {
-        Found::Problem(problem(path, format!("Can't be read: {cause}")))
+        Step::Problem(problem(path, format!("Can't be read: {cause}")))
     }
 }
 
@@ -435,21 +107,39 @@ fn unreadable(path: &Path, cause: &io::Error) -> Found {
 struct OpenDirectory {
     name: Vec<u8>,
     metadata: Metadata,
+    tree: Option<Arc<Tree>>,
+    /// Positions in `tree` of what is as it was.
+    same: Vec<usize>,
     entries: Vec<Entry>,
 }
 
-/// Whether every chunk of `content` is stored. What the parent snapshot refers to may have been lost since; then the file
-/// is read again, which brings its chunks back. Looks up so many ids at once, however long the file is.
-fn is_stored(repository: &Repository, chunks: &ChunkReader<'_>, content: &Content) -> bool {
-    let mut leaves = Leaves::new(chunks, content)
-        .filter(|piece| !piece.as_ref().is_ok_and(Piece::is_hole))
-        .map(|piece| Ok(piece?.id));
-    loop {
-        let ids: Result<Vec<ChunkId>> = leaves.by_ref().take(LOOK_UP_COUNT).collect();
-        match ids.and_then(|ids| repository.index().contains(&ids)) {
-            Ok(found) if found.is_empty() => return true,
-            Ok(found) if found.iter().all(|found| *found) => {}
-            _ => return false,
+impl OpenDirectory {
+    /// Whether it holds what it held, all of it and nothing else.
+    fn is_same(&self) -> bool {
+        self.entries.is_empty() && self.tree.as_ref().is_some_and(|tree| tree.entries.len() == self.same.len())
+    }
+
+    fn into_entries(self) -> Vec<Entry> {
+        let mut entries = self.entries;
+        if let Some(tree) = &self.tree {
+            entries.extend(self.same.iter().filter_map(|at| tree.entries.get(*at).cloned()));
+        }
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        entries
+    }
+
+    /// Where the parent has an entry of this name.
+    fn known(&self, name: &[u8]) -> Option<(usize, &Entry)> {
+        let tree = self.tree.as_ref()?;
+        let at = tree.position(name)?;
+        tree.entries.get(at).map(|entry| (at, entry))
+    }
+
+    /// Adds an entry, which may be the parent's.
+    fn push(&mut self, entry: Entry) {
+        match self.known(&entry.name) {
+            Some((at, old)) if *old == entry => self.same.push(at),
+            _ => self.entries.push(entry),
         }
     }
 }
@@ -457,7 +147,7 @@ fn is_stored(repository: &Repository, chunks: &ChunkReader<'_>, content: &Conten
 /// Captures `source` into `component`: the root directory's entries, and its metadata.
 pub(super) fn capture(component: &mut ComponentWriter<'_>, source: &FilesSource) -> Result<()> {
     let selection = Selection::of(&source.paths)?;
-    if selection.below.is_empty() && !selection.selected {
+    if selection.is_empty() {
         return Err(Error::new(ErrorKind::Usage, "There is nothing to capture: no path is given"));
     }
     let parent = component.parent();
@@ -466,105 +156,128 @@ pub(super) fn capture(component: &mut ComponentWriter<'_>, source: &FilesSource)
     let repository = component.repository().clone();
     let chunker = component.chunker().clone();
     let chunk_id = |bytes: &[u8]| repository.chunk_id(bytes);
-    let is_stored = |content: &Content| is_stored(&repository, &reader, content);
-    let look = Look { chunker: &chunker, chunk_id: &chunk_id, is_stored: &is_stored, owners: Owners::default() };
-    let workers = pipeline::parallelism();
-    let mut building = Building { component, look: &look, stack: Vec::new(), root: None };
-    let walk = |emit: &dyn Fn(Event) -> bool| {
-        Walker { source, omit: &omit, chunks: &reader, emit }.walk(&selection, parent.as_ref());
+    let contains = |ids: &[ChunkId]| repository.index().contains(ids);
+    let owners = Owners::default();
+    let scout = Scout {
+        source,
+        omit: &omit,
+        chunks: &reader,
+        contains: &contains,
+        owners: &owners,
+        takes_over: parent.as_ref().is_some_and(|parent| parent.tells_all),
     };
-    pipeline::ordered(walk, workers, workers * 2, |event| look.at(event), |outcome| building.take(outcome))?;
+    let walk = |emit: &dyn Fn(Vec<Step>) -> bool| {
+        pipeline::ahead(
+            SCOUT_COUNT,
+            SCOUTED_COUNT_MAX,
+            |visit| scout.visit(visit),
+            |ahead| Walker::new(&scout, ahead, emit).walk(&selection, parent.as_ref().map(|parent| &parent.root)),
+        );
+    };
+    let reading = Reading { chunker: &chunker, chunk_id: &chunk_id, owners: &owners };
+    let workers = pipeline::parallelism();
+    let mut building = Building { component, owners: &owners, stack: Vec::new(), root: None };
+    pipeline::ordered(walk, workers, workers, |unit| reading.unit(unit), |unit| building.unit(unit))?;
     let root = building.root.take();
     let Some(root) = root else {
         return Err(Error::new(ErrorKind::Bug, "The walk ended without a root"));
     };
-    component.set_root(root.metadata, root.entries);
+    component.set_root(root.metadata.clone(), root.into_entries());
     Ok(())
 }
 
 /// Stores what the workers found, on the calling thread, and builds the trees.
 struct Building<'b, 'w> {
     component: &'b mut ComponentWriter<'w>,
-    look: &'b Look<'b>,
+    owners: &'b Owners,
     stack: Vec<OpenDirectory>,
     root: Option<OpenDirectory>,
 }
 
 impl Building<'_, '_> {
-    fn take(&mut self, outcome: Outcome) -> Result<()> {
-        let context = self.component.context();
-        context.go_on()?;
-        match outcome {
-            Outcome::Enter { name, metadata } => {
-                let inspected = metadata.map_err(|cause| Error::io("A directory can't be inspected", cause))?;
-                self.stack.push(OpenDirectory { name, metadata: inspected.metadata, entries: Vec::new() });
-                Ok(())
+    fn unit(&mut self, steps: Vec<Step>) -> Result<()> {
+        self.component.context().go_on()?;
+        self.store_small(&steps)?;
+        steps.into_iter().try_for_each(|step| self.step(step))
+    }
+
+    fn step(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::Enter { name, inspected, tree } => self.enter(name, *inspected, tree)?,
+            Step::Same(same) => self.same(&same),
+            Step::Entry(entry, unchanged) => self.entry(entry, unchanged),
+            Step::Small(file) => self.small(file)?,
+            Step::Large(file) => self.large(file)?,
+            Step::Problem(problem) => self.component.problem(problem),
+            Step::Vanished(path) => {
+                self.component.context().observer.detail(&format!("{} vanished", path.display()));
             }
-            Outcome::Group(found) => self.group(found),
-            Outcome::Leave => self.leave(),
-            Outcome::Problem(problem) => {
-                self.component.problem(problem);
-                Ok(())
+            Step::Leave => self.leave()?,
+            Step::Failed(error) => return Err(error),
+            Step::Read(file) => {
+                return Err(Error::new(ErrorKind::Bug, format!("{} was not read", file.path.display())));
             }
-            Outcome::Failed(error) => Err(error),
         }
+        Ok(())
+    }
+
+    fn enter(&mut self, name: Vec<u8>, inspected: io::Result<Inspected>, tree: Option<Arc<Tree>>) -> Result<()> {
+        let inspected = inspected.map_err(|cause| Error::io("A directory can't be inspected", cause))?;
+        let metadata = inspected.metadata;
+        self.stack.push(OpenDirectory { name, metadata, tree, same: Vec::new(), entries: Vec::new() });
+        Ok(())
     }
 
     fn leave(&mut self) -> Result<()> {
-        let Some(mut directory) = self.stack.pop() else {
+        let Some(directory) = self.stack.pop() else {
             return Err(Error::new(ErrorKind::Bug, "The walk left a directory that it had not entered"));
         };
-        directory.entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         self.component.count(Counter::Directories, 1);
         let Some(above) = self.stack.last_mut() else {
             self.root = Some(directory);
             return Ok(());
         };
-        let content = self.component.put_tree(&Tree { entries: directory.entries })?;
-        above.entries.push(Entry {
-            name: directory.name,
-            kind: EntryKind::Directory(content),
-            metadata: directory.metadata,
-            changed_while_read: false,
-        });
+        let (name, metadata) = (directory.name.clone(), directory.metadata.clone());
+        let content = match above.known(&name) {
+            Some((_, Entry { kind: EntryKind::Directory(content), .. })) if directory.is_same() => content.clone(),
+            _ => self.component.put_tree(&Tree { entries: directory.into_entries() })?,
+        };
+        above.push(Entry { name, kind: EntryKind::Directory(content), metadata, changed_while_read: false });
         Ok(())
     }
 
     fn push(&mut self, entry: Entry) {
         if let Some(directory) = self.stack.last_mut() {
-            directory.entries.push(entry);
+            directory.push(entry);
         }
     }
 
-    fn group(&mut self, found: Vec<Found>) -> Result<()> {
-        self.store_small(&found)?;
-        for found in found {
-            match found {
-                Found::Entry(entry, unchanged) => self.entry(entry, unchanged),
-                Found::Small { name, inspected, chunks, ids, changed, is_new } => {
-                    self.component.count(Counter::BytesRead, chunks.len() as u64);
-                    self.count_file(is_new, changed.as_deref());
-                    let pieces = chunks.chunks().zip(ids).map(|(chunk, id)| Piece { id, len: chunk.len() as u64 });
-                    let content = self.component.content_of(pieces)?;
-                    self.push(file_entry(name, content, inspected.metadata, changed.is_some()));
-                }
-                Found::Large { name, directory, path, is_new } => self.large(name, &directory, &path, is_new)?,
-                Found::Problem(problem) => self.component.problem(problem),
-                Found::Vanished(path) => {
-                    self.component.context().observer.detail(&format!("{} vanished", path.display()));
-                }
-            }
-        }
-        Ok(())
+    fn same(&mut self, same: &[usize]) {
+        let Some(directory) = self.stack.last_mut() else { return };
+        let entries = directory.tree.iter().flat_map(|tree| same.iter().filter_map(|at| tree.entries.get(*at)));
+        let len = entries.map(Entry::len).sum();
+        directory.same.extend_from_slice(same);
+        self.component.count(Counter::FilesUnchanged, same.len() as u64);
+        self.component.count_logical(len);
     }
 
-    /// All small files of a group at once: one look-up for many chunks.
-    fn store_small(&mut self, found: &[Found]) -> Result<()> {
-        let chunks = found.iter().flat_map(|found| match found {
-            Found::Small { chunks, ids, .. } => ids.iter().copied().zip(chunks.chunks()).collect(),
-            _ => Vec::new(),
+    /// All small files of a unit at once: one look-up for many chunks.
+    fn store_small(&mut self, steps: &[Step]) -> Result<()> {
+        let chunks = steps.iter().filter_map(|step| match step {
+            Step::Small(SmallFile { chunks, ids, .. }) => Some(ids.iter().copied().zip(chunks.chunks())),
+            _ => None,
         });
-        self.component.put_chunks(chunks)
+        self.component.put_chunks(chunks.flatten())
+    }
+
+    fn small(&mut self, file: SmallFile) -> Result<()> {
+        let SmallFile { name, inspected, chunks, ids, changed, is_new } = file;
+        self.component.count(Counter::BytesRead, chunks.len() as u64);
+        self.count_file(is_new, changed.as_deref());
+        let pieces = chunks.chunks().zip(ids).map(|(chunk, id)| Piece { id, len: chunk.len() as u64 });
+        let content = self.component.content_of(pieces)?;
+        self.push(file_entry(name, content, inspected.metadata, changed.is_some()));
+        Ok(())
     }
 
     fn entry(&mut self, entry: Entry, unchanged: bool) {
@@ -580,35 +293,32 @@ impl Building<'_, '_> {
         }
     }
 
-    fn large(&mut self, name: Vec<u8>, directory: &OwnedFd, path: &Path, is_new: bool) -> Result<()> {
+    fn large(&mut self, file: ToRead) -> Result<()> {
+        let ToRead { directory, path, name, is_new, .. } = file;
         for attempt in 1.. {
-            let opened = posix::open_file_at(directory, OsStr::from_bytes(&name))
-                .and_then(|file| Ok((posix::inspect_open(&file, &self.look.owners)?, file)));
+            let opened = posix::open_file_at(&directory, OsStr::from_bytes(&name))
+                .and_then(|file| Ok((posix::inspect_open(&file, self.owners)?, file)));
             let (inspected, file) = match opened {
                 Ok(opened) => opened,
-                Err(cause) => return self.unreadable(path, &cause),
+                Err(cause) => return self.step(unreadable(&path, &cause)),
             };
             let content = match self.component.put_file(&file, &inspected) {
                 Ok(Ok(content)) => content,
-                Ok(Err(cause)) => return self.unreadable(path, &cause),
+                Ok(Err(cause)) => return self.step(unreadable(&path, &cause)),
                 Err(error) => return Err(error),
             };
             let held_still = posix::state_of(&file).is_ok_and(|state| posix::same_state(&inspected, &state));
             if held_still || attempt == ATTEMPTS {
-                self.count_file(is_new, (!held_still).then_some(path));
+                self.count_file(is_new, (!held_still).then_some(&path));
                 self.push(file_entry(name, content, inspected.metadata, !held_still));
                 return Ok(());
             }
         }
         Ok(())
     }
-
-    fn unreadable(&mut self, path: &Path, cause: &io::Error) -> Result<()> {
-        self.group(vec![unreadable(path, cause)])
-    }
 }
 
-fn file_entry(name: Vec<u8>, content: super::Content, metadata: Metadata, changed: bool) -> Entry {
+fn file_entry(name: Vec<u8>, content: Content, metadata: Metadata, changed: bool) -> Entry {
     Entry { name, kind: EntryKind::File(content), metadata, changed_while_read: changed }
 }
 

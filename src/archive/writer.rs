@@ -63,12 +63,12 @@ impl<'c> ArchiveWriter<'c> {
         })
     }
 
-    /// Begins a component. `parent` is its root in an earlier snapshot, for comparison; `context` counts for it.
+    /// Begins a component. `parent` is what an earlier snapshot has of it, for comparison; `context` counts for it.
     pub fn component<'w>(
         &'w mut self,
         name: &str,
         profile: Profile,
-        parent: Option<Entry>,
+        parent: Option<Parent>,
         context: Context<'w>,
     ) -> ComponentWriter<'w> {
         let has_lost_packs = self.writer.has_lost_packs();
@@ -130,6 +130,16 @@ pub struct FinishedComponent {
     pub stats: ComponentStats,
 }
 
+/// A component in an earlier snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// Its root.
+    pub root: Entry,
+    /// A capture of now would find nothing about an unchanged file that isn't there: it had no problems, which must be told
+    /// again, and the same user took it, to whom the system shows the same attributes, with the same program.
+    pub tells_all: bool,
+}
+
 /// One component in the making. Dropped without [`ComponentWriter::finish`], nothing of it becomes visible.
 #[must_use = "an unfinished component is discarded"]
 pub struct ComponentWriter<'w> {
@@ -141,7 +151,7 @@ pub struct ComponentWriter<'w> {
     context: Context<'w>,
     omit: &'w [PathBuf],
     started: Time,
-    parent: Option<Entry>,
+    parent: Option<Parent>,
     root: Option<(Metadata, Vec<Entry>)>,
     tree: BTreeMap<Vec<u8>, Node>,
     stream: Option<Content>,
@@ -163,7 +173,7 @@ impl<'w> ComponentWriter<'w> {
         &self.chunker
     }
 
-    pub(super) fn parent(&self) -> Option<Entry> {
+    pub(super) fn parent(&self) -> Option<Parent> {
         self.parent.clone()
     }
 

@@ -14,7 +14,7 @@ use super::{App, Target, scratch};
 use crate::archive::snapshot::{ComponentStats, SNAPSHOT_FORMAT, Status};
 use crate::archive::snapshots::{self as finding, Published};
 use crate::archive::writer::FinishedComponent;
-use crate::archive::{ArchivePath, ArchiveWriter, CaptureSink, ComponentRecord, FilesSource, Snapshot};
+use crate::archive::{ArchivePath, ArchiveWriter, CaptureSink, ComponentRecord, FilesSource, Parent, Snapshot};
 use crate::chunker::Profile;
 use crate::components::files::Files;
 use crate::components::process::{Chain, Limits, Program};
@@ -24,6 +24,9 @@ use crate::id::SnapshotId;
 use crate::observer::{Context, Counter, Problem, Recorder};
 use crate::plan::{Importance, OnError, Plan, PlannedComponent, Presence};
 use crate::store::Repository;
+
+/// The program that writes a snapshot.
+const TOOL: &str = concat!("compline ", env!("CARGO_PKG_VERSION"));
 
 /// What to capture.
 pub enum Work<'a> {
@@ -240,6 +243,7 @@ struct Run<'r> {
     snapshots: &'r [Published],
     platform: String,
     host: String,
+    user: String,
     scratch: PathBuf,
 }
 
@@ -265,6 +269,7 @@ pub fn run(app: App<'_>, target: &Target, work: Work<'_>, labels: &Labels, rehea
         snapshots: &snapshots,
         platform,
         host: labels.host.clone(),
+        user: labels.user.clone(),
         scratch: scratch.path().to_owned(),
     };
     let (records, reports) = run.components(&mut archive, jobs)?;
@@ -280,7 +285,7 @@ pub fn run(app: App<'_>, target: &Target, work: Work<'_>, labels: &Labels, rehea
         status: status_of(&records, left_out),
         tags: labels.tags.clone(),
         parent,
-        tool: concat!("compline ", env!("CARGO_PKG_VERSION")).to_owned(),
+        tool: TOOL.to_owned(),
         components: records,
         restore_order,
         plan: plan_text,
@@ -353,6 +358,14 @@ impl Run<'_> {
         finding::parent(self.snapshots, &self.platform, &self.host, component)
     }
 
+    /// What to compare a capture with.
+    fn comparable(&self, job: &Job<'_>) -> Option<Parent> {
+        let Published { snapshot, .. } = self.parent(&job.name)?;
+        let record = snapshot.component(&job.name).filter(|record| record.chunker == job.chunker)?;
+        let tells_all = record.problem_count == 0 && snapshot.user == self.user && snapshot.tool == TOOL;
+        Some(Parent { root: record.root_entry().ok()?, tells_all })
+    }
+
     fn components(
         &self,
         archive: &mut ArchiveWriter<'_>,
@@ -414,8 +427,7 @@ impl Run<'_> {
         record: &mut ComponentRecord,
     ) -> Result<()> {
         context.observer.stage(&format!("Saving {}", job.name));
-        let parent = self.parent(&job.name).and_then(|published| published.snapshot.component(&job.name));
-        let parent = parent.filter(|record| record.chunker == job.chunker).and_then(|record| record.root_entry().ok());
+        let parent = self.comparable(&job);
         let profile = Profile::named(&job.chunker).unwrap_or_default();
         let mut writer = archive.component(&job.name, profile, parent, context);
         let secret = |purpose: &str| self.repository.component_secret(&format!("{} {purpose}", job.kind));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use compline::archive::{FilesSource, RestoreOptions};
 use compline::commands::backup::{self, BackupReport, Labels, Work};
-use compline::commands::{App, SnapshotPath, Target, init, restore};
+use compline::commands::{App, SnapshotPath, Target, init, restore, snapshots};
 use compline::observer::Counter;
 use compline::storage::Location;
 use compline::store::Unlock;
@@ -44,10 +44,23 @@ impl Machine {
     }
 
     fn backup(&self) -> (BackupReport, World) {
+        self.backup_of("")
+    }
+
+    /// As `host`, whose first one has no parent.
+    fn backup_of(&self, host: &str) -> (BackupReport, World) {
         let world = World::new();
         let work = Work::Files(FilesSource { paths: vec![self.source()], ..FilesSource::default() });
-        let report = with_app(&world, |app| backup::run(app, &self.target, work, &Labels::default(), false)).unwrap();
+        let labels = Labels { host: host.to_owned(), ..Labels::default() };
+        let report = with_app(&world, |app| backup::run(app, &self.target, work, &labels, false)).unwrap();
         (report, world)
+    }
+
+    /// The root entry that `report` published, encoded: equal if all trees are, byte for byte.
+    fn root(&self, report: &BackupReport) -> String {
+        let what = SnapshotPath::parse(report.snapshot.unwrap().to_string().as_bytes()).unwrap();
+        let published = with_app(&World::new(), |app| snapshots::show(app, &self.target, &what)).unwrap();
+        published.snapshot.component("files").unwrap().root.clone().unwrap()
     }
 
     /// Times of the directories above, which are in the snapshot and which others may change.
@@ -82,6 +95,49 @@ fn an_unchanged_tree_is_not_read_and_costs_a_snapshot() {
         assert_eq!((report.bytes_read, report.chunks_new), (0, 0));
         assert_eq!(world.ledger.get(Counter::ObjectsPut), 1);
         assert!(report.bytes_stored < 4096, "{} bytes", report.bytes_stored);
+        return;
+    }
+    panic!("the directories above never held still");
+}
+
+/// Everything that can happen to a tree between two nights.
+fn change_all_sorts(machine: &Machine) {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let path = |name: &str| machine.source().join(name);
+    std::fs::write(path("below/3"), noise(300, 20_000)).unwrap();
+    std::fs::rename(path("below/4"), path("renamed")).unwrap();
+    std::fs::hard_link(path("below/5"), path("linked")).unwrap();
+    std::fs::remove_file(path("below/6")).unwrap();
+    std::fs::create_dir_all(path("new/and/deep")).unwrap();
+    std::fs::set_permissions(path("below/7"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::lsetxattr(path("below/8"), "user.changed", b"later", flags).unwrap();
+    std::fs::remove_dir_all(path("odd/empty directory")).unwrap();
+    symlink("elsewhere", path("odd/names/link")).unwrap();
+    std::fs::remove_file(path("below/9")).unwrap();
+    std::fs::create_dir(path("below/9")).unwrap();
+    std::fs::set_permissions(path("odd/many"), std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn a_snapshot_is_the_same_with_and_without_a_parent() {
+    let machine = Machine::new();
+    crate::support::nasty::build(&machine.source().join("odd"));
+    machine.backup();
+    change_all_sorts(&machine);
+    for attempt in 0..50 {
+        let before = machine.above();
+        let (changed, _) = machine.backup();
+        let (unchanged, world) = machine.backup();
+        let (first, _) = machine.backup_of(&format!("other {attempt}"));
+        if before != machine.above() {
+            continue; // Another test made something in a directory above.
+        }
+        let counted = |counter| world.ledger.get(counter);
+        assert_eq!(counted(Counter::FilesNew) + counted(Counter::FilesChanged), 0);
+        assert_eq!(world.problems(), Vec::<String>::new());
+        assert_eq!(machine.root(&first), machine.root(&changed));
+        assert_eq!(machine.root(&first), machine.root(&unchanged));
         return;
     }
     panic!("the directories above never held still");
