@@ -1,5 +1,7 @@
 //! zstd with a declared bound on what comes out. Contexts are kept by thread: making one costs more than a small frame.
 
+mod probe;
+
 use std::cell::RefCell;
 
 use zstd::bulk::{Compressor, Decompressor};
@@ -17,9 +19,14 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// `plain` as one zstd frame, or none if it doesn't get smaller.
+pub use probe::may_compress;
+
+/// `plain` as one zstd frame, or none if it doesn't get smaller, as far as [`may_compress`] can tell beforehand.
 #[must_use]
 pub fn compress(plain: &[u8]) -> Option<Vec<u8>> {
+    if !may_compress(plain) {
+        return None;
+    }
     let packed = COMPRESSOR.with_borrow_mut(|slot| {
         if slot.is_none() {
             *slot = Compressor::new(LEVEL).ok();
