@@ -166,7 +166,8 @@ pub struct PassphraseCost {
 }
 
 impl PassphraseCost {
-    /// What new keys get: 64 MiB and three passes, RFC 9106's second choice with one lane. About 0.15 s.
+    /// What new keys get: 64 MiB and three passes, RFC 9106's second choice with one lane. About 0.13 s; why not more is in
+    /// decision passphrase-cost.
     pub const DEFAULT: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 1 };
     /// What a key object may ask for at most: 4 GiB, 64 passes, 64 lanes.
     pub const MAX: Self = Self { memory_kib: 4 * 1024 * 1024, passes: 64, lanes: 64 };
