@@ -6,13 +6,15 @@
 
 mod check;
 mod json;
+mod normalise;
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use self::check::{CHECK_FIELDS, Check, Inspector};
-use super::process::{Chain, Input, Limits, Program};
+use self::normalise::{Normaliser, Normalising};
+use super::process::{Chain, Input, Limits, Program, Rewrite};
 use super::{CaptureEnvironment, Captured, Component, Existing, RestoreEnvironment, RestoreStep, Restored};
 use crate::archive::snapshot::CommandRecord;
 use crate::archive::{ArchivePath, CaptureSink};
@@ -32,6 +34,7 @@ pub const FIELDS: &[Field] = &[
     Field::optional("filename", Shape::Text, "Path of the stream in the component, `stream` if not set"),
     Field::optional("version", Shape::Argv, "Program that prints the version of what is dumped; recorded"),
     Field::optional("check", Shape::Table(CHECK_FIELDS), "What proves that the stream is whole"),
+    Field::optional("normalise", Shape::TextList, "What to take out of a dump that differs each night for no reason"),
     Field::optional("restore", Shape::Argv, "Program that takes the stream back on its standard input"),
     Field::optional("restore_pipe", Shape::ArgvList, "Programs that the output of `restore` passes through, in order"),
     Field::optional("verify", Shape::Argv, "Program that exits 0 when what was restored is right"),
@@ -105,6 +108,7 @@ pub struct Command {
     path: ArchivePath,
     version: Option<Vec<String>>,
     check: Check,
+    normalisers: Vec<Normaliser>,
     restore: Vec<Vec<String>>,
     verify: Option<Vec<String>>,
     variables: Vec<(String, Variable)>,
@@ -138,6 +142,7 @@ impl Command {
             path: path.ok_or_else(|| settings.error("filename", "is not a path inside the component"))?,
             version: settings.argv("version"),
             check: settings.table("check").map(|table| Check::from_settings(&table)).transpose()?.unwrap_or_default(),
+            normalisers: Normaliser::from_settings(settings, "normalise")?,
             restore,
             verify: settings.argv("verify"),
             variables: variables(settings)?,
@@ -186,11 +191,19 @@ impl Component for Command {
         let versions = self.discover(env)?;
         let mut inspector = Inspector::new(&self.check);
         let chain = self.chain(&self.dump, self.limits, env.variable)?;
-        let (_, commands) = chain.store(env.context, sink, &self.path, &mut |bytes| inspector.push(bytes))?;
+        let mut normalising = Normalising::new(&self.normalisers, env.secret);
+        let rewrite: Option<&mut dyn Rewrite> = if self.normalisers.is_empty() { None } else { Some(&mut normalising) };
+        let mut look = |bytes: &[u8]| inspector.push(bytes);
+        let (_, commands) = chain.store_rewritten(env.context, sink, &self.path, &mut look, rewrite)?;
         let completeness = inspector.verdict(&commands)?;
         self.stderr.apply(env.context, env.name, &commands)?;
-        let facts = [("path".to_owned(), json!(String::from_utf8_lossy(&self.path.to_bytes())))];
-        Ok(Captured { versions, completeness, facts: facts.into_iter().collect(), commands })
+        let mut facts = Map::new();
+        facts.insert("path".to_owned(), String::from_utf8_lossy(&self.path.to_bytes()).into());
+        let applied = normalising.applied();
+        if !applied.is_empty() {
+            facts.insert("normalised".to_owned(), json!(applied));
+        }
+        Ok(Captured { versions, completeness, facts, commands })
     }
 
     fn plan_restore(&self, env: &RestoreEnvironment<'_>) -> Result<Vec<RestoreStep>> {

@@ -17,11 +17,13 @@
 mod chain;
 mod member;
 mod program;
+mod rewrite;
 mod running;
 mod tail;
 
 pub use chain::{Chain, Input, Limits, Output};
 pub use program::Program;
+pub use rewrite::Rewrite;
 pub use running::Running;
 pub use tail::Tail;
 pub(crate) use tail::contains;

@@ -53,6 +53,29 @@ fn without_a_check_the_record_claims_no_more_than_the_exit_status() {
 }
 
 #[test]
+fn what_differs_each_night_is_taken_out_as_the_plan_says_and_recorded() {
+    let stage = Stage::new();
+    let dump = |date: &str, normalise: &str| {
+        let settings = format!(
+            "dump = [\"printf\", 'INSERT INTO t VALUES (1);\\n\\n-- Dump completed on {date}\\n']\n\
+             check = {{ tail_contains = \"Dump completed on {date}\" }}\nnormalise = {normalise}"
+        );
+        stage.capture(stage.component("command", &settings).as_ref()).unwrap()
+    };
+    let (first, second) =
+        (dump("2026-11-20  2:10:07", "[\"mysqldump-date\"]"), dump("2026-11-21 22:10:09", "[\"mysqldump-date\"]"));
+    assert_eq!(first.archive, second.archive);
+    assert_eq!(first.archive.file("stream"), b"INSERT INTO t VALUES (1);\n\n-- Dump completed\n");
+    assert_eq!(first.captured.facts["normalised"], serde_json::json!(["mysqldump-date"]));
+    let plain = dump("2026-11-20  2:10:07", "[]");
+    assert!(plain.archive.file("stream").ends_with(b"on 2026-11-20  2:10:07\n"));
+    assert!(!plain.captured.facts.contains_key("normalised"));
+    let other = dump("2026-11-20  2:10:07", "[\"pg-restrict-key\"]");
+    assert_eq!(other.archive, plain.archive, "one that finds nothing changes nothing");
+    assert!(!other.captured.facts.contains_key("normalised"), "and is not recorded");
+}
+
+#[test]
 fn a_dump_that_exits_0_but_is_cut_short_is_not_committed() {
     let error = capture_fails(
         r#"
@@ -183,6 +206,8 @@ fn settings_that_contradict_themselves_are_found_with_their_line() {
         ("dump = [\"x\"]\ncheck = { min_bytes = \"2B\", max_bytes = \"1B\" }", "max_bytes"),
         ("dump = [\"x\"]\nfilename = \"../up\"", "filename"),
         ("dump = [\"x\"]\nrestore_pipe = [[\"y\"]]", "restore_pipe"),
+        ("dump = [\"x\"]\nnormalise = [\"mysqldump-dates\"]", "did you mean \"mysqldump-date\""),
+        ("dump = [\"x\"]\nnormalise = [\"mysqldump-date\", \"mysqldump-date\"]", "twice"),
         ("dump = [\"x\"]\nenv = { A = 1 }", "\"A\""),
     ] {
         let error = stage.try_component("command", settings).map(|_| panic!("accepted {settings}")).unwrap_err();

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use super::member::nonblocking;
+use super::rewrite::{Rewrite, Rewriting};
 use super::{Program, Running};
 use crate::archive::snapshot::CommandRecord;
 use crate::archive::{ArchivePath, CaptureSink, StreamSummary};
@@ -113,8 +114,27 @@ impl Chain {
         path: &ArchivePath,
         tee: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Result<(StreamSummary, Vec<CommandRecord>)> {
+        self.store_rewritten(context, sink, path, tee, None)
+    }
+
+    /// As [`Chain::store`], but stores what `rewrite` makes of it. `tee` sees what was written.
+    ///
+    /// # Errors
+    /// As [`Chain::store`].
+    pub fn store_rewritten(
+        self,
+        context: Context<'_>,
+        sink: &mut dyn CaptureSink,
+        path: &ArchivePath,
+        tee: &mut (dyn FnMut(&[u8]) + Send),
+        rewrite: Option<&mut dyn Rewrite>,
+    ) -> Result<(StreamSummary, Vec<CommandRecord>)> {
         let mut running = self.start(context, Input::Nothing)?;
-        let stored = sink.put_stream(path, &mut Tee { inner: &mut running, tee });
+        let mut written = Tee { inner: &mut running, tee };
+        let stored = match rewrite {
+            Some(rewrite) => sink.put_stream(path, &mut Rewriting::new(written, rewrite)),
+            None => sink.put_stream(path, &mut written),
+        };
         match (stored, running.fault.take()) {
             (_, Some(fault)) => Err(fault),
             (Err(error), None) => Err(error),
