@@ -3,6 +3,7 @@
 //! The two seams for those above are [`CaptureSink`] (a component puts its state in) and [`CaptureSource`] (it takes
 //! it out again). Chunks are below them; components never see one.
 
+mod ancestor;
 pub mod check;
 pub mod content;
 pub mod diff;

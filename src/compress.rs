@@ -21,19 +21,34 @@ thread_local! {
 
 pub use probe::may_compress;
 
-/// `plain` as one zstd frame, or none if it doesn't get smaller, as far as [`may_compress`] can tell beforehand.
+/// `plain` as one zstd frame at [`LEVEL`], or none if it doesn't get smaller, as far as [`may_compress`] can tell beforehand.
 #[must_use]
 pub fn compress(plain: &[u8]) -> Option<Vec<u8>> {
+    compress_at(LEVEL, plain)
+}
+
+/// The same at another level.
+#[must_use]
+pub fn compress_at(level: i32, plain: &[u8]) -> Option<Vec<u8>> {
     if !may_compress(plain) {
         return None;
     }
-    let packed = COMPRESSOR.with_borrow_mut(|slot| {
-        if slot.is_none() {
-            *slot = Compressor::new(LEVEL).ok();
-        }
-        slot.as_mut()?.compress(plain).ok()
-    })?;
-    (packed.len() < plain.len()).then_some(packed)
+    always_compress(level, plain).filter(|packed| packed.len() < plain.len())
+}
+
+/// `plain` as one zstd frame, however long.
+#[must_use]
+pub fn always_compress(level: i32, plain: &[u8]) -> Option<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|slot| {
+        let compressor = match slot {
+            Some(compressor) => {
+                compressor.set_compression_level(level).ok()?;
+                compressor
+            }
+            None => slot.insert(Compressor::new(level).ok()?),
+        };
+        compressor.compress(plain).ok()
+    })
 }
 
 /// The `plain_len` bytes that `packed` stands for.
@@ -60,6 +75,19 @@ pub fn decompress_into(packed: &[u8], plain_len: usize, plain: &mut Vec<u8>) -> 
         slot.as_mut().expect("set above").decompress_to_buffer(packed, plain).map_err(error)
     })?;
     if len == plain_len { Ok(()) } else { Err(DecompressError(format!("{len} bytes instead of {plain_len}"))) }
+}
+
+/// What `packed` stands for, at most `len_max` bytes.
+///
+/// # Errors
+/// When it is no zstd frame, or holds more.
+pub fn decompress_up_to(packed: &[u8], len_max: usize) -> Result<Vec<u8>, DecompressError> {
+    DECOMPRESSOR.with_borrow_mut(|slot| {
+        if slot.is_none() {
+            *slot = Some(Decompressor::new().map_err(error)?);
+        }
+        slot.as_mut().expect("set above").decompress(packed, len_max).map_err(error)
+    })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]

@@ -17,6 +17,7 @@ pub mod commands;
 pub mod components;
 pub mod compress;
 pub mod crypto;
+pub mod delta;
 pub mod durable;
 pub mod error;
 pub mod id;

@@ -4,6 +4,8 @@ pub mod check;
 mod chunk_reader;
 pub mod config;
 pub mod envelope;
+mod frame_maker;
+mod frame_source;
 pub mod index;
 pub mod index_segment;
 pub mod keyring;
@@ -14,10 +16,11 @@ mod repository;
 mod writer;
 
 pub use chunk_reader::ChunkReader;
+pub use frame_maker::DeltaPolicy;
 pub use keyring::{KeyInfo, Unlock};
 pub use pack::Role;
 pub use repository::{Repository, exists};
-pub use writer::{PutSummary, Writer};
+pub use writer::{Offered, PutSummary, Writer};
 
 use crate::error::Result;
 use crate::id::ChunkId;

@@ -1,6 +1,7 @@
 //! Contents: from bytes to lists of pieces and back. Long lists are stored as chunks themselves (format-spec 08), so that
 //! a stream of a tebibyte needs no list of a million ids in any tree or in memory.
 
+use super::ancestor::Ancestor;
 use super::entry::{self, CONTENT_DEPTH_MAX, Content, PIECE_COUNT_MAX, Piece};
 use super::tree::Tree;
 use crate::chunker::Chunker;
@@ -8,7 +9,7 @@ use crate::codec::{Reader, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
 use crate::observer::Context;
-use crate::store::{ChunkSource, PutSummary, Repository, Role, Writer as StoreWriter};
+use crate::store::{ChunkSource, Offered, PutSummary, Repository, Role, Writer as StoreWriter};
 
 /// Pieces that an entry holds itself.
 pub const INLINE_COUNT_MAX: usize = 64;
@@ -104,26 +105,30 @@ impl ListSink<'_> {
         let mut w = Writer::new();
         entry::encode_pieces(pieces, &mut w);
         let bytes = w.into_bytes();
-        let id = self.put_chunk(&bytes)?.0;
+        let id = self.put_chunk(&bytes, Vec::new())?.0;
         Ok(Piece { id, len: pieces.iter().map(|piece| piece.len).sum() })
     }
 
-    pub(super) fn put_chunk(&mut self, bytes: &[u8]) -> Result<(ChunkId, PutSummary)> {
+    pub(super) fn put_chunk(&mut self, bytes: &[u8], older: Vec<ChunkId>) -> Result<(ChunkId, PutSummary)> {
         let id = self.repository.chunk_id(bytes);
-        let summary = self.writer.put(Role::Tree, std::iter::once((id, bytes)), &self.context)?;
+        let offered = Offered { id, bytes, older };
+        let summary = self.writer.put(Role::Tree, std::iter::once(offered), &self.context)?;
         Ok((id, summary))
     }
 
-    /// Stores a tree.
+    /// Stores a tree. `older` is what the directory was in an earlier snapshot.
     ///
     /// # Errors
     /// From the store.
-    pub fn put_tree(&mut self, tree: &Tree) -> Result<Content> {
+    pub fn put_tree(&mut self, tree: &Tree, older: Option<&Content>) -> Result<Content> {
         let bytes = tree.encode();
         let mut builder = ContentBuilder::default();
         let chunker = self.chunker;
+        let mut ancestor = older.map(Ancestor::of_short);
         for chunk in chunker.split(&bytes) {
-            let (id, _) = self.put_chunk(chunk)?;
+            let id = self.repository.chunk_id(chunk);
+            let older = ancestor.as_mut().map(|ancestor| ancestor.older(&id, chunk.len() as u64)).unwrap_or_default();
+            let (id, _) = self.put_chunk(chunk, older)?;
             builder.push(Piece { id, len: chunk.len() as u64 }, self)?;
         }
         builder.finish(self)

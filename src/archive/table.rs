@@ -544,7 +544,7 @@ fn put_page(level: u8, page: OpenPage, sink: &mut ListSink<'_>) -> Result<PageRe
     let OpenPage { body, count, first_key, row_count, content_len } = page;
     let mut w = Writer::new();
     w.u8(TABLE_VERSION).u8(level).varint(count).bytes(&body.into_bytes());
-    let (id, _) = sink.put_chunk(&w.into_bytes())?;
+    let (id, _) = sink.put_chunk(&w.into_bytes(), Vec::new())?;
     Ok(PageRef { first_key, id, row_count, content_len })
 }
 

@@ -34,6 +34,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
 use crate::observer::{Counter, Problem};
 use crate::pipeline;
+use crate::store::Offered;
 use reading::Reading;
 use scout::Scout;
 use selection::Selection;
@@ -78,6 +79,8 @@ struct ToRead {
     name: Vec<u8>,
     inspected: Inspected,
     is_new: bool,
+    /// What the parent has of it.
+    old: Option<Content>,
 }
 
 /// A file that was read whole.
@@ -85,7 +88,8 @@ struct SmallFile {
     name: Vec<u8>,
     inspected: Inspected,
     chunks: Batch,
-    ids: Vec<ChunkId>,
+    /// Of each chunk its id, and what lay at its place in the parent.
+    ids: Vec<(ChunkId, Vec<ChunkId>)>,
     /// Its path, if it never held still.
     changed: Option<PathBuf>,
     is_new: bool,
@@ -238,9 +242,13 @@ impl Building<'_, '_> {
             return Ok(());
         };
         let (name, metadata) = (directory.name.clone(), directory.metadata.clone());
-        let content = match above.known(&name) {
-            Some((_, Entry { kind: EntryKind::Directory(content), .. })) if directory.is_same() => content.clone(),
-            _ => self.component.put_tree(&Tree { entries: directory.into_entries() })?,
+        let old = match above.known(&name) {
+            Some((_, Entry { kind: EntryKind::Directory(content), .. })) => Some(content.clone()),
+            _ => None,
+        };
+        let content = match old {
+            Some(content) if directory.is_same() => content,
+            old => self.component.put_tree(&Tree { entries: directory.into_entries() }, old.as_ref())?,
         };
         above.push(Entry { name, kind: EntryKind::Directory(content), metadata, changed_while_read: false });
         Ok(())
@@ -264,17 +272,18 @@ impl Building<'_, '_> {
     /// All small files of a unit at once: one look-up for many chunks.
     fn store_small(&mut self, steps: &[Step]) -> Result<()> {
         let chunks = steps.iter().filter_map(|step| match step {
-            Step::Small(SmallFile { chunks, ids, .. }) => Some(ids.iter().copied().zip(chunks.chunks())),
+            Step::Small(SmallFile { chunks, ids, .. }) => Some(ids.iter().zip(chunks.chunks())),
             _ => None,
         });
-        self.component.put_chunks(chunks.flatten())
+        let offered = chunks.flatten().map(|((id, older), bytes)| Offered { id: *id, bytes, older: older.clone() });
+        self.component.put_chunks(offered)
     }
 
     fn small(&mut self, file: SmallFile) -> Result<()> {
         let SmallFile { name, inspected, chunks, ids, changed, is_new } = file;
         self.component.count(Counter::BytesRead, chunks.len() as u64);
         self.count_file(is_new, changed.as_deref());
-        let pieces = chunks.chunks().zip(ids).map(|(chunk, id)| Piece { id, len: chunk.len() as u64 });
+        let pieces = chunks.chunks().zip(ids).map(|(chunk, (id, _))| Piece { id, len: chunk.len() as u64 });
         let content = self.component.content_of(pieces)?;
         self.push(file_entry(name, content, inspected.metadata, changed.is_some()));
         Ok(())
@@ -294,7 +303,7 @@ impl Building<'_, '_> {
     }
 
     fn large(&mut self, file: ToRead) -> Result<()> {
-        let ToRead { directory, path, name, is_new, .. } = file;
+        let ToRead { directory, path, name, is_new, old, .. } = file;
         for attempt in 1.. {
             let opened = posix::open_file_at(&directory, OsStr::from_bytes(&name))
                 .and_then(|file| Ok((posix::inspect_open(&file, self.owners)?, file)));
@@ -302,7 +311,7 @@ impl Building<'_, '_> {
                 Ok(opened) => opened,
                 Err(cause) => return self.step(unreadable(&path, &cause)),
             };
-            let content = match self.component.put_file(&file, &inspected) {
+            let content = match self.component.put_file(&file, &inspected, old.as_ref()) {
                 Ok(Ok(content)) => content,
                 Ok(Err(cause)) => return self.step(unreadable(&path, &cause)),
                 Err(error) => return Err(error),

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use super::content::{ContentBuilder, ListSink};
+use super::ancestor::Ancestor;
+use super::content::{self, ContentBuilder, ListSink};
 use super::entry::{Content, Entry, EntryKind, Metadata, Piece, Time};
 use super::path::ArchivePath;
 use super::posix::{self, FoundKind, Inspected};
@@ -21,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, SnapshotId};
 use crate::observer::{Context, Counter, Problem};
 use crate::pipeline::{self, Relay, Turn};
-use crate::store::{Repository, Role, Writer};
+use crate::store::{Offered, Repository, Role, Writer};
 
 /// Bytes of a stream that are cut and hashed together, in chunks of greatest length. A segment has a chunk or two that are
 /// cut twice, and one such length of the next segment with it. Twice as many cost 8 MiB on two cores and gain nothing there.
@@ -109,6 +110,13 @@ impl<'c> ArchiveWriter<'c> {
         let record = serde_json::to_vec(snapshot)
             .map_err(|cause| Error::new(ErrorKind::Bug, "The snapshot record can't be encoded").cause(cause))?;
         self.repository.publish_snapshot(&record, &self.context)
+    }
+}
+
+fn directory_content(entry: &Entry) -> Option<&Content> {
+    match &entry.kind {
+        EntryKind::Directory(content) => Some(content),
+        _ => None,
     }
 }
 
@@ -218,11 +226,12 @@ impl<'w> ComponentWriter<'w> {
         }
     }
 
-    pub(super) fn put_tree(&mut self, tree: &Tree) -> Result<Content> {
-        self.lists().put_tree(tree)
+    /// Stores a tree; `older` is what the directory was in the parent.
+    pub(super) fn put_tree(&mut self, tree: &Tree, older: Option<&Content>) -> Result<Content> {
+        self.lists().put_tree(tree, older)
     }
 
-    pub(super) fn put_chunks<'b>(&mut self, chunks: impl Iterator<Item = (ChunkId, &'b [u8])>) -> Result<()> {
+    pub(super) fn put_chunks<'b>(&mut self, chunks: impl Iterator<Item = Offered<'b>>) -> Result<()> {
         let summary = self.writer.put(Role::Content, chunks, &self.context)?;
         self.count(Counter::BytesNew, summary.bytes_new);
         Ok(())
@@ -241,7 +250,12 @@ impl<'w> ComponentWriter<'w> {
     }
 
     /// Stores what `reader` gives behind what `builder` has. The inner error is the reader's.
-    fn append(&mut self, builder: &mut ContentBuilder, reader: &mut (dyn Read + Send)) -> Result<io::Result<()>> {
+    fn append(
+        &mut self,
+        builder: &mut ContentBuilder,
+        ancestor: &mut Option<Ancestor<'_>>,
+        reader: &mut (dyn Read + Send),
+    ) -> Result<io::Result<()>> {
         let chunker = self.chunker.clone();
         let mut segments = chunker.segments(reader, segment_len(chunker.profile()));
         let mut segment = match segments.next_in(std::mem::take(&mut self.spare)) {
@@ -250,13 +264,13 @@ impl<'w> ComponentWriter<'w> {
             None => return Ok(Ok(())),
         };
         if !segments.is_done() {
-            return self.append_segments(builder, segment, segments);
+            return self.append_segments(builder, ancestor, segment, segments);
         }
         // A short stream is not worth the threads.
         segment.guess(&chunker);
         let (batch, _) = segment.settle(&chunker, 0);
         let ids: Vec<ChunkId> = batch.chunks().map(|chunk| self.repository.chunk_id(chunk)).collect();
-        self.append_batch(builder, &batch, &ids)?;
+        self.append_batch(builder, ancestor, &batch, &ids)?;
         self.spare = batch.into_buffer();
         Ok(Ok(()))
     }
@@ -265,6 +279,7 @@ impl<'w> ComponentWriter<'w> {
     fn append_segments(
         &mut self,
         builder: &mut ContentBuilder,
+        ancestor: &mut Option<Ancestor<'_>>,
         first: Segment,
         mut segments: Segments<&mut (dyn Read + Send)>,
     ) -> Result<io::Result<()>> {
@@ -293,7 +308,7 @@ impl<'w> ComponentWriter<'w> {
             self.context.go_on()?;
             match hashed {
                 Ok(Some((batch, ids))) => {
-                    self.append_batch(builder, &batch, &ids)?;
+                    self.append_batch(builder, ancestor, &batch, &ids)?;
                     let _enough = spare.try_send(batch.into_buffer());
                 }
                 // A thread panicked before; the panic goes on from where it is joined.
@@ -305,9 +320,21 @@ impl<'w> ComponentWriter<'w> {
         Ok(failed.map_or(Ok(()), Err))
     }
 
-    fn append_batch(&mut self, builder: &mut ContentBuilder, batch: &Batch, ids: &[ChunkId]) -> Result<()> {
+    fn append_batch(
+        &mut self,
+        builder: &mut ContentBuilder,
+        ancestor: &mut Option<Ancestor<'_>>,
+        batch: &Batch,
+        ids: &[ChunkId],
+    ) -> Result<()> {
         self.count(Counter::BytesRead, batch.len() as u64);
-        self.put_chunks(ids.iter().copied().zip(batch.chunks()))?;
+        if let Some(ancestor) = ancestor {
+            ancestor.learn(&self.writer.take_matches());
+        }
+        self.put_chunks(ids.iter().zip(batch.chunks()).map(|(id, bytes)| {
+            let older = ancestor.as_mut().map(|ancestor| ancestor.older(id, bytes.len() as u64));
+            Offered { id: *id, bytes, older: older.unwrap_or_default() }
+        }))?;
         let mut lists = self.lists();
         for (chunk, id) in batch.chunks().zip(ids) {
             builder.push(Piece { id: *id, len: chunk.len() as u64 }, &mut lists)?;
@@ -316,8 +343,15 @@ impl<'w> ComponentWriter<'w> {
     }
 
     /// Streams a regular file, holes left out. The inner error is the file's.
-    pub(super) fn put_file(&mut self, file: &File, inspected: &Inspected) -> Result<io::Result<Content>> {
+    pub(super) fn put_file(
+        &mut self,
+        file: &File,
+        inspected: &Inspected,
+        older: Option<&Content>,
+    ) -> Result<io::Result<Content>> {
         let mut builder = ContentBuilder::default();
+        let reader = self.repository.reader(self.context);
+        let mut ancestor = older.map(|older| Ancestor::new(&reader, older));
         let len = inspected.kind_len();
         let extents = match inspected.kind {
             FoundKind::File { sparse: true, .. } => posix::holes(file, len),
@@ -330,10 +364,13 @@ impl<'w> ComponentWriter<'w> {
         for extent in extents {
             if extent.is_hole {
                 builder.push(Piece::hole(extent.len), &mut self.lists())?;
+                if let Some(ancestor) = &mut ancestor {
+                    ancestor.skip(extent.len);
+                }
                 continue;
             }
             let mut section = Section::new(file, extent.offset, extent.offset + extent.len);
-            if let Err(cause) = self.append(&mut builder, &mut section)? {
+            if let Err(cause) = self.append(&mut builder, &mut ancestor, &mut section)? {
                 return Ok(Err(cause));
             }
         }
@@ -366,14 +403,15 @@ impl<'w> ComponentWriter<'w> {
         }
     }
 
-    fn build(&mut self, tree: BTreeMap<Vec<u8>, Node>) -> Result<Vec<Entry>> {
+    fn build(&mut self, tree: BTreeMap<Vec<u8>, Node>, older: Option<&Entry>) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for (name, node) in tree {
             entries.push(match node {
                 Node::Entry(entry) => *entry,
                 Node::Directory(below) => {
-                    let entries = self.build(below)?;
-                    let content = self.put_tree(&Tree { entries })?;
+                    let older = self.older_at(older, &name);
+                    let entries = self.build(below, older.as_ref())?;
+                    let content = self.put_tree(&Tree { entries }, older.as_ref().and_then(directory_content))?;
                     self.stream_entry(&name, EntryKind::Directory(content))
                 }
             });
@@ -391,7 +429,8 @@ impl<'w> ComponentWriter<'w> {
             return Ok(self.finished(root));
         }
         let tree = std::mem::take(&mut self.tree);
-        let mut entries = self.build(tree)?;
+        let older = self.parent.as_ref().map(|parent| parent.root.clone());
+        let mut entries = self.build(tree, older.as_ref())?;
         let mut root = self.stream_entry(self.name.clone().as_bytes(), EntryKind::Fifo);
         if let Some((metadata, found)) = self.root.take() {
             root.metadata = metadata;
@@ -400,7 +439,7 @@ impl<'w> ComponentWriter<'w> {
         } else {
             root.metadata.mode = DIRECTORY_MODE;
         }
-        root.kind = EntryKind::Directory(self.put_tree(&Tree { entries })?);
+        root.kind = EntryKind::Directory(self.put_tree(&Tree { entries }, older.as_ref().and_then(directory_content))?);
         Ok(self.finished(root))
     }
 
@@ -408,9 +447,31 @@ impl<'w> ComponentWriter<'w> {
         FinishedComponent { root, stats: self.stats }
     }
 
-    fn stream_content(&mut self, name: &str, reader: &mut (dyn Read + Send)) -> Result<Content> {
+    /// What the parent has of `name` in the directory `above`. What can't be read any more is no base.
+    fn older_at(&self, above: Option<&Entry>, name: &[u8]) -> Option<Entry> {
+        let content = directory_content(above?)?;
+        let tree = content::read_tree(&self.repository.reader(self.context), content).ok()?;
+        tree.get(name).cloned()
+    }
+
+    /// What the parent has of the stream at `path`.
+    fn older_stream(&self, path: &ArchivePath) -> Option<Content> {
+        let root = self.parent.as_ref().map(|parent| parent.root.clone());
+        let entry = path.names().iter().try_fold(root?, |entry, name| self.older_at(Some(&entry), name))?;
+        match entry.kind {
+            EntryKind::File(content) => Some(content),
+            _ => None,
+        }
+    }
+
+    fn stream_content(&mut self, path: &ArchivePath, reader: &mut (dyn Read + Send)) -> Result<Content> {
         let mut builder = ContentBuilder::default();
-        self.append(&mut builder, reader)?
+        let repository = self.repository.clone();
+        let chunks = repository.reader(self.context);
+        let older = self.older_stream(path);
+        let mut ancestor = older.map(|older| Ancestor::new(&chunks, &older));
+        let name = path.to_string();
+        self.append(&mut builder, &mut ancestor, reader)?
             .map_err(|cause| Error::new(ErrorKind::Component, format!("Stream {name} broke off")).cause(cause))?;
         let content = builder.finish(&mut self.lists())?;
         self.stats.bytes_logical += content.len;
@@ -421,7 +482,7 @@ impl<'w> ComponentWriter<'w> {
 
 impl CaptureSink for ComponentWriter<'_> {
     fn put_stream(&mut self, path: &ArchivePath, reader: &mut (dyn Read + Send)) -> Result<StreamSummary> {
-        let content = self.stream_content(&path.to_string(), reader)?;
+        let content = self.stream_content(path, reader)?;
         let len = content.len;
         self.insert(path, content)?;
         Ok(StreamSummary { len })

@@ -5,10 +5,13 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 
 use super::envelope::HEADER_LEN;
+use super::frame_source::FrameSource;
+use super::index::ChunkPlace;
 use super::index_segment::PackEntry;
+use super::pack::{FrameKind, Lineage};
 use super::pack_reader::{self, FrameOpener, PackError};
 use super::repository::Repository;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::PackId;
 use crate::observer::{Context, Counter, Problem};
 use crate::storage::{Listed, ObjectKey, ObjectKind, StorageErrorKind};
@@ -96,12 +99,13 @@ pub fn run(repository: &Repository, subset: DataSubset, seed: u64, context: &Con
     context.observer.stage("Checking packs");
     packs.par_iter().try_for_each(|row| check_footer(repository, row, context))?;
     let chosen = subset.choose(packs, seed);
+    let frames = FrameSource::new(repository.clone(), Some(*context));
     if chosen.is_empty() {
         return Ok(());
     }
     context.observer.stage("Reading packs");
     context.observer.expect(chosen.iter().map(|row| row.len).sum(), chosen.len() as u64);
-    chosen.par_iter().try_for_each(|row| check_data(repository, row, context))
+    chosen.par_iter().try_for_each(|row| check_data(repository, &frames, row, context))
 }
 
 /// Packs that the index knows and storage lacks.
@@ -125,13 +129,34 @@ fn check_footer(repository: &Repository, row: &Listed, context: &Context<'_>) ->
     context.go_on()?;
     let Some(id) = pack_id(&row.key) else { return Ok(()) };
     match repository.read_pack_entry(id, row.len) {
-        Ok(entry) => compare_index(repository, &entry, context),
+        Ok(entry) => {
+            check_bases(repository, &entry, context)?;
+            compare_index(repository, &entry, context)
+        }
         Err(error) if error.is_of_one_object() => {
             context.observer.problem(Problem::new(row.key.path(), error.chain()));
             Ok(())
         }
         Err(error) => Err(error),
     }
+}
+
+/// Every base of a delta is stored, in a frame of a smaller depth.
+fn check_bases(repository: &Repository, entry: &PackEntry, context: &Context<'_>) -> Result<()> {
+    let lineages = entry.frames.iter().filter(|frame| frame.kind == FrameKind::Delta);
+    let mut count = 0;
+    for lineage in lineages.filter_map(|frame| Lineage::decode(&frame.extension).ok()) {
+        let places = repository.index().places(&lineage.bases)?;
+        let is_sound = |place: &Option<ChunkPlace>| {
+            place.as_ref().is_some_and(|place| place.frame.depth() < lineage.depth)
+        };
+        count += u64::from(!places.iter().all(is_sound));
+    }
+    if count > 0 {
+        let message = format!("{count} chunks in it are deltas of chunks that are not stored any more");
+        context.observer.problem(Problem::new(ObjectKey::Pack(entry.id).path(), message));
+    }
+    Ok(())
 }
 
 fn compare_index(repository: &Repository, entry: &PackEntry, context: &Context<'_>) -> Result<()> {
@@ -150,7 +175,7 @@ fn compare_index(repository: &Repository, entry: &PackEntry, context: &Context<'
     Ok(())
 }
 
-fn check_data(repository: &Repository, row: &Listed, context: &Context<'_>) -> Result<()> {
+fn check_data(repository: &Repository, source: &FrameSource<'_>, row: &Listed, context: &Context<'_>) -> Result<()> {
     context.go_on()?;
     let Some(id) = pack_id(&row.key) else { return Ok(()) };
     let bytes = match repository.storage().get(&row.key) {
@@ -165,15 +190,36 @@ fn check_data(repository: &Repository, row: &Listed, context: &Context<'_>) -> R
     if PackId::from_bytes(*blake3::hash(&bytes).as_bytes()) != id {
         context.observer.problem(Problem::new(row.key.path(), "Its bytes are not what was written"));
     }
-    match check_frames(repository, &bytes, context) {
+    match check_frames(repository, source, &bytes, context) {
         Ok(()) => {}
-        Err(cause) => context.observer.problem(Problem::new(row.key.path(), cause.to_string())),
+        Err(Fault::Pack(cause)) => context.observer.problem(Problem::new(row.key.path(), cause.to_string())),
+        Err(Fault::Base(cause)) if cause.is_of_one_object() => {
+            context.observer.problem(Problem::new(row.key.path(), format!("A delta in it can't be read. {}", cause.chain())));
+        }
+        Err(Fault::Base(cause)) => return Err(cause),
     }
     Ok(())
 }
 
+/// What is wrong with a frame: itself, or what it is a delta of.
+enum Fault {
+    Pack(PackError),
+    Base(Error),
+}
+
+impl From<PackError> for Fault {
+    fn from(cause: PackError) -> Self {
+        Self::Pack(cause)
+    }
+}
+
 /// Every frame that can be opened is; each that can't is a problem of its own.
-fn check_frames(repository: &Repository, bytes: &[u8], context: &Context<'_>) -> std::result::Result<(), PackError> {
+fn check_frames(
+    repository: &Repository,
+    source: &FrameSource<'_>,
+    bytes: &[u8],
+    context: &Context<'_>,
+) -> std::result::Result<(), Fault> {
     let keys = &repository.inner.keys;
     let header = bytes.get(..HEADER_LEN).ok_or(PackError::WrongFooter)?;
     let opener = FrameOpener::new(header, keys)?;
@@ -183,10 +229,16 @@ fn check_frames(repository: &Repository, bytes: &[u8], context: &Context<'_>) ->
     for frame in &frames {
         let start = usize::try_from(frame.offset).unwrap_or(usize::MAX);
         let len = usize::try_from(frame.sealed_len).unwrap_or(usize::MAX);
-        let sealed = bytes.get(start..start.saturating_add(len)).unwrap_or_default().to_vec();
+        let mut sealed = bytes.get(start..start.saturating_add(len)).unwrap_or_default().to_vec();
+        let base = || match Lineage::decode(&frame.extension) {
+            Ok(lineage) => source.base(&lineage).map_err(Fault::Base),
+            Err(cause) => Err(PackError::from(cause).into()),
+        };
         let opened = opener
-            .open(frame.offset, frame.kind, frame.plain_len, sealed, &mut plain)
-            .and_then(|()| pack_reader::verify_chunks(frame, &plain, keys));
+            .unseal(frame.offset, frame.kind, frame.plain_len, &frame.extension, &mut sealed)
+            .map_err(Fault::from)
+            .and_then(|body| pack_reader::unpack(frame.kind, frame.plain_len, body, base, &mut plain))
+            .and_then(|()| Ok(pack_reader::verify_chunks(frame, &plain, keys)?));
         match opened {
             Ok(()) => context.count(Counter::ChunksChecked, frame.chunks.len() as u64),
             Err(cause) => {

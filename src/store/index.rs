@@ -6,17 +6,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::index_segment::PackEntry;
-use super::pack::Role;
+use super::pack::{FrameKind, Lineage, Role};
+use crate::delta::Features;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, PackId, RepositoryId, SegmentId};
 
 /// Raised when the tables change; an older file is thrown away and rebuilt.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE segments (no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
@@ -24,14 +25,16 @@ const SCHEMA: &str = "
     CREATE TABLE segment_packs (segment INTEGER NOT NULL, pack INTEGER NOT NULL, PRIMARY KEY (segment, pack)) WITHOUT ROWID;
     CREATE INDEX pack_segments ON segment_packs (pack);
     CREATE TABLE frames (no INTEGER PRIMARY KEY, pack INTEGER NOT NULL, offset INTEGER NOT NULL,
-        sealed_len INTEGER NOT NULL, kind INTEGER NOT NULL, plain_len INTEGER NOT NULL);
+        sealed_len INTEGER NOT NULL, kind INTEGER NOT NULL, plain_len INTEGER NOT NULL,
+        depth INTEGER NOT NULL, extension BLOB);
     CREATE INDEX pack_frames ON frames (pack);
     CREATE TABLE chunks (id BLOB NOT NULL, frame INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL,
         PRIMARY KEY (id, frame)) WITHOUT ROWID;
+    CREATE TABLE features (feature INTEGER PRIMARY KEY, chunk BLOB NOT NULL);
 ";
 
 /// A frame and where it lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FramePlace {
     /// The pack.
     pub pack: PackId,
@@ -45,10 +48,26 @@ pub struct FramePlace {
     pub kind: u8,
     /// Role of the pack.
     pub role: Role,
+    /// What it is made of, if it is a delta.
+    pub lineage: Option<Arc<Lineage>>,
+}
+
+impl FramePlace {
+    /// How many deltas have to be undone to read it.
+    #[must_use]
+    pub fn depth(&self) -> u8 {
+        self.lineage.as_ref().map_or(0, |lineage| lineage.depth)
+    }
+
+    /// What its footer calls its extension.
+    #[must_use]
+    pub fn extension(&self) -> Vec<u8> {
+        self.lineage.as_ref().map(|lineage| lineage.encode()).unwrap_or_default()
+    }
 }
 
 /// Where a chunk lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkPlace {
     /// The frame that holds it.
     pub frame: FramePlace,
@@ -198,6 +217,17 @@ impl Index {
         rows.map(|row| row.map_err(|cause| self.failed(cause))).collect()
     }
 
+    /// How long a pack is, if it is known.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn pack_len(&self, id: &PackId) -> Result<Option<u64>> {
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare_cached("SELECT len FROM packs WHERE id = ?").map_err(|cause| self.failed(cause))?;
+        statement.query_row([id.as_bytes()], |row| row.get(0)).optional().map_err(|cause| self.failed(cause))
+    }
+
     /// Whether a pack is known.
     ///
     /// # Errors
@@ -225,15 +255,16 @@ impl Index {
         transaction.commit().map_err(|cause| self.failed(cause))
     }
 
-    /// Takes in one pack that no segment lists yet.
+    /// Takes in one pack that no segment lists yet, and the features of some of its chunks.
     ///
     /// # Errors
     /// From SQLite.
-    pub fn add_pack(&self, entry: &PackEntry) -> Result<()> {
+    pub fn add_pack(&self, entry: &PackEntry, features: &[(ChunkId, Features)]) -> Result<()> {
         let mut connection = self.lock();
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| self.failed(cause))?;
         insert_pack(&transaction, entry).map_err(|cause| self.failed(cause))?;
+        insert_features(&transaction, features).map_err(|cause| self.failed(cause))?;
         transaction.commit().map_err(|cause| self.failed(cause))
     }
 
@@ -356,14 +387,39 @@ impl Index {
         let transaction = connection.unchecked_transaction().map_err(|cause| self.failed(cause))?;
         let mut statement = transaction
             .prepare_cached(
-                "SELECT p.id, p.role, f.offset, f.sealed_len, f.kind, f.plain_len, c.offset, c.len
+                "SELECT p.id, p.role, f.offset, f.sealed_len, f.plain_len, f.kind, c.offset, c.len, f.extension
                  FROM chunks c JOIN frames f ON f.no = c.frame JOIN packs p ON p.no = f.pack
-                 WHERE c.id = ? ORDER BY c.frame LIMIT 1",
+                 WHERE c.id = ? ORDER BY f.depth, c.frame LIMIT 1",
             )
             .map_err(|cause| self.failed(cause))?;
         ids.iter()
             .map(|id| statement.query_row([id.as_bytes()], place).optional().map_err(|cause| self.failed(cause)))
             .collect()
+    }
+
+    /// Chunks that have a feature in common with these, the likeliest first. They may be gone since.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn alike(&self, features: &Features) -> Result<Vec<ChunkId>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare_cached("SELECT chunk FROM features WHERE feature = ?")
+            .map_err(|cause| self.failed(cause))?;
+        let mut found: Vec<ChunkId> = Vec::new();
+        for feature in features {
+            let chunk = statement
+                .query_row([feature.cast_signed()], |row| row.get(0).map(ChunkId::from_bytes))
+                .optional()
+                .map_err(|cause| self.failed(cause))?;
+            match chunk {
+                // Both features say so.
+                Some(id) if found.contains(&id) => return Ok(vec![id]),
+                Some(id) => found.push(id),
+                None => {}
+            }
+        }
+        Ok(found)
     }
 
     /// Totals over everything that is known.
@@ -442,10 +498,16 @@ fn insert_pack(transaction: &Transaction<'_>, entry: &PackEntry) -> rusqlite::Re
     )?;
     let pack = transaction.last_insert_rowid();
     let mut add_frame = transaction
-        .prepare_cached("INSERT INTO frames (pack, offset, sealed_len, kind, plain_len) VALUES (?, ?, ?, ?, ?)")?;
+        .prepare_cached("INSERT INTO frames (pack, offset, sealed_len, kind, plain_len, depth, extension) VALUES (?, ?, ?, ?, ?, ?, ?)")?;
     let mut add_chunk = transaction.prepare_cached("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?)")?;
     for frame in &entry.frames {
-        add_frame.execute(params![pack, frame.offset, frame.sealed_len, frame.kind.byte(), frame.plain_len])?;
+        let (depth, extension) = match frame.kind {
+            // The footer was decoded with it, so it is sound.
+            FrameKind::Delta => (Lineage::decode(&frame.extension).map_or(u8::MAX, |lineage| lineage.depth), Some(&frame.extension)),
+            _ => (0, None),
+        };
+        let kind = frame.kind.byte();
+        add_frame.execute(params![pack, frame.offset, frame.sealed_len, kind, frame.plain_len, depth, extension])?;
         let no = transaction.last_insert_rowid();
         let mut offset = 0;
         for (id, len) in &frame.chunks {
@@ -456,15 +518,32 @@ fn insert_pack(transaction: &Transaction<'_>, entry: &PackEntry) -> rusqlite::Re
     Ok(pack)
 }
 
+fn insert_features(transaction: &Transaction<'_>, features: &[(ChunkId, Features)]) -> rusqlite::Result<()> {
+    // The newest chunk with a feature is the one to find: what comes next is likely to resemble it most.
+    let mut add = transaction.prepare_cached("INSERT OR REPLACE INTO features VALUES (?, ?)")?;
+    for (id, features) in features {
+        for feature in features {
+            add.execute(params![feature.cast_signed(), id.as_bytes()])?;
+        }
+    }
+    Ok(())
+}
+
 fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<ChunkPlace> {
     let role = Role::from_byte(row.get(1)?).ok_or(rusqlite::Error::InvalidQuery)?;
+    let extension: Option<Vec<u8>> = row.get(8)?;
+    let lineage = match extension {
+        Some(bytes) => Some(Arc::new(Lineage::decode(&bytes).map_err(|_| rusqlite::Error::InvalidQuery)?)),
+        None => None,
+    };
     let frame = FramePlace {
         pack: PackId::from_bytes(row.get(0)?),
         role,
         offset: row.get(2)?,
         sealed_len: row.get(3)?,
-        kind: row.get(4)?,
-        plain_len: row.get(5)?,
+        plain_len: row.get(4)?,
+        kind: row.get(5)?,
+        lineage,
     };
     Ok(ChunkPlace { frame, offset: row.get(6)?, len: row.get(7)? })
 }

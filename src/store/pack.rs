@@ -66,14 +66,15 @@ pub enum FrameKind {
     Raw,
     /// One zstd frame over all chunks.
     Zstd,
+    /// One chunk, as a zstd frame over its delta to other chunks.
+    Delta,
     /// A kind of a later version: its chunks are known, its bytes can't be read.
     Other(u8),
 }
 
 const FRAME_KIND_RAW: u8 = 0;
 const FRAME_KIND_ZSTD: u8 = 1;
-/// Number of the reserved frame kind: one chunk, zstd with another chunk as prefix.
-pub const FRAME_KIND_DELTA: u8 = 2;
+const FRAME_KIND_DELTA: u8 = 2;
 /// Longest extension of a frame's entry in the footer.
 pub const FRAME_EXTENSION_LEN_MAX: usize = 255;
 
@@ -84,6 +85,7 @@ impl FrameKind {
         match byte {
             FRAME_KIND_RAW => Self::Raw,
             FRAME_KIND_ZSTD => Self::Zstd,
+            FRAME_KIND_DELTA => Self::Delta,
             other => Self::Other(other),
         }
     }
@@ -94,8 +96,59 @@ impl FrameKind {
         match self {
             Self::Raw => FRAME_KIND_RAW,
             Self::Zstd => FRAME_KIND_ZSTD,
+            Self::Delta => FRAME_KIND_DELTA,
             Self::Other(byte) => byte,
         }
+    }
+}
+
+/// Most bases of a delta.
+pub const BASE_COUNT_MAX: usize = 7;
+/// Longest base of a delta: all chunks of it together.
+pub const BASE_LEN_MAX: u64 = 16 << 20;
+
+/// What a delta frame says of its base: its extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lineage {
+    /// How many deltas have to be undone one after the other: 1 if no base is a delta itself. Every base is read from a
+    /// frame of a smaller depth, so that no chain is endless.
+    pub depth: u8,
+    /// How many versions came before it, as far as anybody knows; decides what the next version is a delta of.
+    pub generation: u16,
+    /// The chunks that make the base, one after the other.
+    pub bases: Vec<ChunkId>,
+}
+
+impl Lineage {
+    /// The extension of the frame.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.u8(self.depth).u16(self.generation);
+        for base in &self.bases {
+            w.bytes(base.as_bytes());
+        }
+        w.into_bytes()
+    }
+
+    /// Reads an extension.
+    ///
+    /// # Errors
+    /// On a depth of zero, no base or too many, a base twice.
+    pub fn decode(bytes: &[u8]) -> Decoded<Self> {
+        let mut r = Reader::new(bytes);
+        let (depth, generation) = (r.u8()?, r.u16()?);
+        if depth == 0 {
+            return Err(r.error("a delta of depth zero"));
+        }
+        let mut bases = Vec::new();
+        while r.remaining() > 0 {
+            bases.push(ChunkId::from_bytes(r.array()?));
+        }
+        if bases.is_empty() || bases.len() > BASE_COUNT_MAX {
+            return Err(r.error("bad count of bases"));
+        }
+        Ok(Self { depth, generation, bases })
     }
 }
 
@@ -108,7 +161,7 @@ pub struct Frame {
     pub sealed_len: u64,
     /// How it is kept.
     pub kind: FrameKind,
-    /// What only kinds of later versions have; empty for all others.
+    /// The [`Lineage`] of a delta, whatever it is of a later kind, empty for all others.
     pub extension: Vec<u8>,
     /// Length of the plain text: the sum of its chunks.
     pub plain_len: u64,
@@ -126,11 +179,10 @@ impl Frame {
 
 /// Associated data of a frame: what the footer and every index say of it must be what was sealed.
 #[must_use]
-pub fn frame_aad(kind: FrameKind, plain_len: u64) -> [u8; 9] {
-    let mut aad = [0; 9];
-    aad[0] = kind.byte();
-    aad[1..].copy_from_slice(&plain_len.to_le_bytes());
-    aad
+pub fn frame_aad(kind: FrameKind, plain_len: u64, extension: &[u8]) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.u8(kind.byte()).u64(plain_len).bytes(extension);
+    w.into_bytes()
 }
 
 /// The plain footer of a pack with these frames, which follow each other without gaps behind the header.
@@ -176,10 +228,15 @@ fn decode_frame(r: &mut Reader<'_>, offset: u64) -> Decoded<Frame> {
         return Err(r.error("frame too short"));
     }
     let extension = r.counted_bytes(FRAME_EXTENSION_LEN_MAX, "frame extension too long")?.to_vec();
-    if !extension.is_empty() && !matches!(kind, FrameKind::Other(_)) {
-        return Err(r.error("unexpected frame extension"));
+    match kind {
+        FrameKind::Raw | FrameKind::Zstd if !extension.is_empty() => return Err(r.error("unexpected frame extension")),
+        FrameKind::Delta => drop(Lineage::decode(&extension)?),
+        _ => {}
     }
     let (plain_len, chunks) = decode_chunks(r)?;
+    if kind == FrameKind::Delta && chunks.len() != 1 {
+        return Err(r.error("a delta of several chunks"));
+    }
     if kind == FrameKind::Raw && sealed_len != plain_len + TAG_LEN as u64 {
         return Err(r.error("bad frame length"));
     }
@@ -255,7 +312,7 @@ mod tests {
     #[test]
     fn a_frame_of_a_later_kind_hides_nothing_of_the_pack() {
         let second = Frame { offset: 160, ..frame(FrameKind::Raw, b"") };
-        let frames = [frame(FrameKind::Other(FRAME_KIND_DELTA), &[7; 32]), second];
+        let frames = [frame(FrameKind::Other(9), &[7; 32]), second];
         assert_eq!(decode_footer(&encode_footer(&frames)), Ok(frames.to_vec()));
     }
 
@@ -263,6 +320,24 @@ mod tests {
     fn known_kinds_have_no_extension() {
         let error = decode_footer(&encode_footer(&[frame(FrameKind::Zstd, b"x")])).unwrap_err();
         assert_eq!(error.what, "unexpected frame extension");
+    }
+
+    #[test]
+    fn a_delta_holds_one_chunk_and_says_what_it_was_made_of() {
+        let lineage = Lineage { depth: 3, generation: 300, bases: vec![ChunkId::from_bytes([8; 32]); 2] };
+        let mut delta = frame(FrameKind::Delta, &lineage.encode());
+        assert_eq!(decode_footer(&encode_footer(&[delta.clone()])).unwrap_err().what, "a delta of several chunks");
+        delta.chunks.pop();
+        delta.plain_len = 30;
+        assert_eq!(decode_footer(&encode_footer(&[delta.clone()])), Ok(vec![delta.clone()]));
+        assert_eq!(Lineage::decode(&delta.extension), Ok(lineage.clone()));
+        for (lineage, what) in [
+            (Lineage { depth: 0, ..lineage.clone() }, "a delta of depth zero"),
+            (Lineage { bases: Vec::new(), ..lineage.clone() }, "bad count of bases"),
+        ] {
+            delta.extension = lineage.encode();
+            assert_eq!(decode_footer(&encode_footer(&[delta.clone()])).unwrap_err().what, what);
+        }
     }
 
     #[test]

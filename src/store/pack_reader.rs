@@ -7,6 +7,7 @@ use super::pack::{self, Frame, FrameKind, Role, TRAILER_LEN};
 use crate::codec::{DecodeError, Reader};
 use crate::compress::{self, DecompressError};
 use crate::crypto::{OpenError, Purpose, SealKey, Secret};
+use crate::delta;
 use crate::id::ChunkId;
 use crate::storage::{ObjectKey, Storage, StorageError};
 
@@ -67,6 +68,9 @@ pub enum PackError {
     /// A chunk is not what its id says.
     #[error("chunk {0} is not what its id says")]
     WrongChunk(ChunkId),
+    /// A delta whose bases were not given.
+    #[error("a delta, which can't be read without its base")]
+    NoBase,
     /// A later version wrote it.
     #[error("a frame of kind {0}, which this program does not know")]
     UnknownFrame(u8),
@@ -108,31 +112,48 @@ impl FrameOpener {
         Ok(Self { key: keys.frames(role).object_key(header) })
     }
 
-    /// The plain text of a frame, into `plain`.
+    /// What was sealed of the frame at `offset`: its plain text if it is raw, else what its kind makes of it.
     ///
     /// # Errors
     /// When a bit of it, or of what is believed of it, differs from what was sealed.
-    pub fn open(
+    pub fn unseal<'s>(
         &self,
         offset: u64,
         kind: FrameKind,
         plain_len: u64,
-        mut sealed: Vec<u8>,
-        plain: &mut Vec<u8>,
-    ) -> Result<(), PackError> {
-        let body = self.key.open(offset, &pack::frame_aad(kind, plain_len), &mut sealed)?;
-        let plain_len = usize::try_from(plain_len).map_err(|_| PackError::WrongFooter)?;
-        match kind {
-            FrameKind::Raw if body.len() == plain_len => {
-                plain.clear();
-                plain.extend_from_slice(body);
-                Ok(())
-            }
-            FrameKind::Raw => Err(PackError::WrongFooter),
-            FrameKind::Other(kind) => Err(PackError::UnknownFrame(kind)),
-            FrameKind::Zstd => Ok(compress::decompress_into(body, plain_len, plain)?),
+        extension: &[u8],
+        sealed: &'s mut [u8],
+    ) -> Result<&'s [u8], PackError> {
+        Ok(self.key.open(offset, &pack::frame_aad(kind, plain_len, extension), sealed)?)
+    }
+}
+
+/// The plain text of a frame out of what was unsealed, into `plain`. `base` gives the base of a delta.
+///
+/// # Errors
+/// When it is not what its kind asks for, or the base can't be had.
+pub fn unpack<E: From<PackError>>(
+    kind: FrameKind,
+    plain_len: u64,
+    body: &[u8],
+    base: impl FnOnce() -> Result<Vec<u8>, E>,
+    plain: &mut Vec<u8>,
+) -> Result<(), E> {
+    let plain_len = usize::try_from(plain_len).map_err(|_| PackError::WrongFooter)?;
+    match kind {
+        FrameKind::Raw if body.len() == plain_len => {
+            plain.clear();
+            plain.extend_from_slice(body);
+        }
+        FrameKind::Raw => return Err(PackError::WrongFooter.into()),
+        FrameKind::Other(kind) => return Err(PackError::UnknownFrame(kind).into()),
+        FrameKind::Zstd => compress::decompress_into(body, plain_len, plain).map_err(PackError::from)?,
+        FrameKind::Delta => {
+            let delta = compress::decompress_up_to(body, plain_len).map_err(PackError::from)?;
+            *plain = delta::decode(&delta, &base()?, plain_len).map_err(PackError::from)?;
         }
     }
+    Ok(())
 }
 
 /// Compares every chunk of a frame with its id.

@@ -1,59 +1,14 @@
 //! Filling packs: frames in, sealed objects out, each read back before it is trusted.
 
 use super::envelope::{HEADER_LEN, Header, ObjectType, no_random};
+use super::frame_maker::PackedFrame;
 use super::index_segment::PackEntry;
 use super::pack::{self, Frame, FrameKind, Role, TRAILER_LEN};
-use super::pack_reader::{self, PackKeys};
-use crate::compress;
+use super::pack_reader::{self, PackError, PackKeys};
 use crate::crypto::{self, KEY_LEN, SealKey};
+use crate::delta::Features;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, PackId};
-
-/// Chunks that are going to be one frame.
-#[derive(Debug, Default)]
-pub struct OpenFrame {
-    plain: Vec<u8>,
-    chunks: Vec<(ChunkId, u64)>,
-}
-
-impl OpenFrame {
-    /// Appends a chunk.
-    pub fn push(&mut self, id: ChunkId, bytes: &[u8]) {
-        self.plain.extend_from_slice(bytes);
-        self.chunks.push((id, bytes.len() as u64));
-    }
-
-    /// Plain length so far.
-    #[must_use]
-    pub fn plain_len(&self) -> usize {
-        self.plain.len()
-    }
-
-    /// Chunks so far.
-    #[must_use]
-    pub fn chunk_count(&self) -> usize {
-        self.chunks.len()
-    }
-
-    /// Compresses it, unless that doesn't pay.
-    #[must_use]
-    pub fn compress(self) -> PackedFrame {
-        let plain_len = self.plain.len() as u64;
-        match compress::compress(&self.plain) {
-            Some(bytes) => PackedFrame { kind: FrameKind::Zstd, plain_len, bytes, chunks: self.chunks },
-            None => PackedFrame { kind: FrameKind::Raw, plain_len, bytes: self.plain, chunks: self.chunks },
-        }
-    }
-}
-
-/// A frame that is ready to be sealed.
-#[derive(Debug)]
-pub struct PackedFrame {
-    kind: FrameKind,
-    plain_len: u64,
-    bytes: Vec<u8>,
-    chunks: Vec<(ChunkId, u64)>,
-}
 
 /// A pack that is being filled, in memory.
 #[must_use = "an unfinished pack is discarded"]
@@ -64,6 +19,9 @@ pub struct PackWriter {
     footer_key: SealKey,
     bytes: Vec<u8>,
     frames: Vec<Frame>,
+    /// What was sealed of each delta, whose bases are not at hand when the pack is read back.
+    proofs: Vec<Option<blake3::Hash>>,
+    features: Vec<(ChunkId, Features)>,
     footer_len: u64,
 }
 
@@ -87,7 +45,7 @@ impl PackWriter {
         let header = Header { detail: role as u8, salt }.encode(ObjectType::Pack);
         let frame_key = keys.frames(role).object_key(&header);
         let footer_key = keys.index().object_key(&header);
-        Self { role, bytes: header.clone(), header, frame_key, footer_key, frames: Vec::new(), footer_len: 0 }
+        Self { role, bytes: header.clone(), header, frame_key, footer_key, frames: Vec::new(), proofs: Vec::new(), features: Vec::new(), footer_len: 0 }
     }
 
     /// Length so far.
@@ -110,12 +68,14 @@ impl PackWriter {
 
     /// Seals a frame and appends it.
     pub fn push(&mut self, frame: PackedFrame) {
-        let PackedFrame { kind, plain_len, mut bytes, chunks } = frame;
+        let PackedFrame { kind, plain_len, mut bytes, chunks, extension, features } = frame;
         let offset = self.len();
-        self.frame_key.seal(offset, &pack::frame_aad(kind, plain_len), &mut bytes);
+        self.proofs.push((kind == FrameKind::Delta).then(|| blake3::hash(&bytes)));
+        self.features.extend(features);
+        self.frame_key.seal(offset, &pack::frame_aad(kind, plain_len, &extension), &mut bytes);
         self.bytes.extend_from_slice(&bytes);
         let sealed_len = bytes.len() as u64;
-        let frame = Frame { offset, sealed_len, kind, extension: Vec::new(), plain_len, chunks };
+        let frame = Frame { offset, sealed_len, kind, extension, plain_len, chunks };
         self.footer_len += frame.footer_len();
         self.frames.push(frame);
     }
@@ -129,7 +89,7 @@ impl PackWriter {
         self.bytes.extend_from_slice(&pack::encode_trailer(footer_len));
         let id = PackId::from_bytes(*blake3::hash(&self.bytes).as_bytes());
         let entry = PackEntry { id, role: self.role, len: self.bytes.len() as u64, frames: self.frames };
-        FinishedPack { entry, bytes: self.bytes }
+        FinishedPack { entry, bytes: self.bytes, proofs: self.proofs, features: self.features }
     }
 }
 
@@ -139,11 +99,15 @@ pub struct FinishedPack {
     pub entry: PackEntry,
     /// The object.
     pub bytes: Vec<u8>,
+    /// Features of some of its chunks.
+    pub features: Vec<(ChunkId, Features)>,
+    proofs: Vec<Option<blake3::Hash>>,
 }
 
 impl FinishedPack {
     /// Reads everything back out of the finished bytes: footer and every chunk. A flipped bit in memory or a fault in
-    /// a library is found now and not at the restore.
+    /// a library is found now and not at the restore. Deltas were decoded when they were made; here they must be what they
+    /// were then.
     ///
     /// # Errors
     /// `Bug` when anything differs from what was put in.
@@ -162,11 +126,20 @@ impl FinishedPack {
         let opener =
             pack_reader::FrameOpener::new(&self.bytes[..HEADER_LEN], keys).map_err(|cause| differs().cause(cause))?;
         let mut plain = Vec::new();
-        for frame in &frames {
+        for (frame, proof) in frames.iter().zip(&self.proofs) {
             let start = usize::try_from(frame.offset).map_err(|_| differs())?;
             let end = usize::try_from(frame.offset + frame.sealed_len).map_err(|_| differs())?;
-            opener
-                .open(frame.offset, frame.kind, frame.plain_len, self.bytes[start..end].to_vec(), &mut plain)
+            let mut sealed = self.bytes[start..end].to_vec();
+            let body = opener
+                .unseal(frame.offset, frame.kind, frame.plain_len, &frame.extension, &mut sealed)
+                .map_err(|cause| differs().cause(cause))?;
+            if let Some(proof) = proof {
+                if blake3::hash(body) != *proof {
+                    return Err(differs());
+                }
+                continue;
+            }
+            pack_reader::unpack(frame.kind, frame.plain_len, body, || Err(PackError::NoBase), &mut plain)
                 .and_then(|()| pack_reader::verify_chunks(frame, &plain, keys))
                 .map_err(|cause| differs().cause(cause))?;
         }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::chunk_reader::ChunkReader;
 use super::config::{Config, ConfigHead};
 use super::envelope::{self, ObjectType, no_random};
+use super::frame_maker::DeltaPolicy;
 use super::index::Index;
 use super::index_segment::{self, PackEntry};
 use super::keyring::{self, KeyInfo, Unlock};
@@ -24,6 +25,7 @@ use crate::storage::{ObjectKey, ObjectKind, Storage, StorageError, StorageErrorK
 #[derive(Clone)]
 pub struct Repository {
     pub(super) inner: Arc<Inner>,
+    delta_policy: DeltaPolicy,
 }
 
 pub(super) struct Inner {
@@ -137,7 +139,16 @@ impl Repository {
             index,
             master,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), delta_policy: DeltaPolicy::default() })
+    }
+
+    /// Writers from here on chain deltas by `policy`.
+    pub fn set_delta_policy(&mut self, policy: DeltaPolicy) {
+        self.delta_policy = policy;
+    }
+
+    pub(super) fn delta_policy(&self) -> DeltaPolicy {
+        self.delta_policy
     }
 
     /// Its random name.
@@ -292,7 +303,7 @@ impl Repository {
                 None => {}
             }
             match self.read_pack_entry(id, row.len) {
-                Ok(entry) => self.index().add_pack(&entry)?,
+                Ok(entry) => self.index().add_pack(&entry, &[])?,
                 Err(error) if error.is_of_one_object() => {
                     context.observer.problem(Problem::new(row.key.path(), error.chain()));
                 }

@@ -1,7 +1,7 @@
 //! Writing chunks: look up, gather into frames, compress, seal, fill packs, read back, upload, index.
 //!
 //! ```text
-//! caller: dedup, gather -> [compress] x cores -> pack: order, seal -> upload: read back, put, index
+//! caller: dedup, gather -> [find base, delta, compress] x cores -> pack: order, seal -> upload: read back, put, index
 //! ```
 //! All queues are bounded, so a slow disk slows the caller. A chunk counts as stored when its pack is in storage and in
 //! the local index; until then it is `pending`, so that it is not stored twice. What a crash leaves: packs in storage that
@@ -11,9 +11,10 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::frame_maker::{Batch, FrameMaker, PackedFrame};
 use super::index_segment::{self, PackEntry};
-use super::pack::{FRAME_CHUNK_COUNT_MAX, Role};
-use super::pack_writer::{FinishedPack, OpenFrame, PackWriter, PackedFrame};
+use super::pack::{FRAME_CHUNK_COUNT_MAX, FrameKind, Role};
+use super::pack_writer::{FinishedPack, PackWriter};
 use super::repository::Repository;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
@@ -24,14 +25,20 @@ use crate::storage::{ObjectKey, StorageErrorKind};
 /// An index segment is published when so many bytes of packs are uploaded: what a crash costs other machines at most.
 const CHECKPOINT_LEN: u64 = 1 << 30;
 
-struct FrameJob {
+/// Before so many bytes came in, nothing is said about their novelty.
+const NOVELTY_LEN: u64 = 64 << 20;
+/// Where at most one byte in so many is new ...
+const NOVELTY_SHARE: u64 = 8;
+/// ... new bytes are few, and worth more of the processor's time.
+const LEVEL_OF_FEW: i32 = 9;
+
+struct BatchJob {
     number: u64,
-    role: Role,
-    frame: OpenFrame,
+    batch: Batch,
 }
 
 enum PackJob {
-    Frame(Role, PackedFrame),
+    Frames(Role, Vec<PackedFrame>),
     /// Finish all packs; the frames before it in number are in.
     Flush,
 }
@@ -45,6 +52,7 @@ struct Shared {
     uploaded: Mutex<Vec<PackEntry>>,
     uploaded_bytes: AtomicU64,
     uploaded_count: AtomicU64,
+    delta_count: AtomicU64,
 }
 
 impl Shared {
@@ -67,14 +75,34 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub struct Writer {
     repository: Repository,
     shared: Arc<Shared>,
-    frames: [OpenFrame; 2],
+    maker: Arc<FrameMaker>,
+    batches: [Batch; 2],
     next_number: u64,
-    jobs: Option<Sender<FrameJob>>,
+    jobs: Option<Sender<BatchJob>>,
     done: Option<Receiver<()>>,
     flush: Option<Sender<(u64, PackJob)>>,
     workers: Vec<Worker>,
-    reported: (u64, u64),
+    reported: (u64, u64, u64),
+    /// Content bytes that came in, and those of them that were new.
+    novelty: (u64, u64),
     has_lost_packs: bool,
+}
+
+/// A chunk for [`Writer::put`].
+#[derive(Debug, Clone)]
+pub struct Offered<'b> {
+    /// Its id.
+    pub id: ChunkId,
+    /// Its bytes.
+    pub bytes: &'b [u8],
+    /// Chunks that lay at its place in an older version of what it belongs to: it may be stored as a delta of them.
+    pub older: Vec<ChunkId>,
+}
+
+impl<'b> From<(ChunkId, &'b [u8])> for Offered<'b> {
+    fn from((id, bytes): (ChunkId, &'b [u8])) -> Self {
+        Self { id, bytes, older: Vec::new() }
+    }
 }
 
 /// What [`Writer::put`] found.
@@ -93,8 +121,9 @@ impl Writer {
         if !rehearsal {
             adopt(&repository, &shared)?;
         }
+        let maker = Arc::new(FrameMaker::new(repository.clone(), repository.delta_policy()));
         let cores = pipeline::parallelism();
-        let (jobs, job_queue) = pipeline::bounded::<FrameJob>(cores);
+        let (jobs, job_queue) = pipeline::bounded::<BatchJob>(cores);
         let (packed, packed_queue) = pipeline::bounded::<(u64, PackJob)>(cores);
         let (finished, finished_queue) = pipeline::bounded::<Option<FinishedPack>>(0);
         let (done_sender, done) = pipeline::bounded::<()>(1);
@@ -103,8 +132,8 @@ impl Writer {
             Worker::spawn(name, work).map_err(|cause| Error::io("A thread can't be started", cause))
         };
         for _ in 0..cores {
-            let (queue, packed) = (job_queue.clone(), packed.clone());
-            workers.push(spawn("compress", Box::new(move || compress_frames(&queue, &packed)))?);
+            let (queue, packed, maker) = (job_queue.clone(), packed.clone(), maker.clone());
+            workers.push(spawn("compress", Box::new(move || make_frames(&maker, &queue, &packed)))?);
         }
         let (repo, state) = (repository.clone(), shared.clone());
         workers.push(spawn("pack", Box::new(move || fill_packs(&repo, &state, packed_queue, &finished)))?);
@@ -113,13 +142,15 @@ impl Writer {
         Ok(Self {
             repository,
             shared,
-            frames: Default::default(),
+            maker,
+            batches: [Batch::new(Role::Content), Batch::new(Role::Tree)],
             next_number: 0,
             jobs: Some(jobs),
             done: Some(done),
             flush: Some(packed),
             workers,
-            reported: (0, 0),
+            reported: (0, 0, 0),
+            novelty: (0, 0),
             has_lost_packs,
         })
     }
@@ -138,50 +169,62 @@ impl Writer {
     pub fn put<'b>(
         &mut self,
         role: Role,
-        chunks: impl Iterator<Item = (ChunkId, &'b [u8])>,
+        chunks: impl Iterator<Item = Offered<'b>>,
         context: &Context<'_>,
     ) -> Result<PutSummary> {
-        let chunks: Vec<(ChunkId, &[u8])> = chunks.collect();
-        let ids: Vec<ChunkId> = chunks.iter().map(|(id, _)| *id).collect();
+        let chunks: Vec<Offered<'_>> = chunks.collect();
+        let ids: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
         let stored = self.repository.index().contains(&ids)?;
         let mut summary = PutSummary::default();
-        for ((id, bytes), stored) in chunks.into_iter().zip(stored) {
+        let offered: u64 = chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum();
+        for (Offered { id, bytes, older }, stored) in chunks.into_iter().zip(stored) {
             if stored || !lock(&self.shared.pending).insert(id) {
                 context.count(Counter::ChunksKnown, 1);
                 continue;
             }
             summary.chunks_new += 1;
             summary.bytes_new += bytes.len() as u64;
-            self.gather(role, id, bytes)?;
+            self.gather(role, id, bytes, older)?;
         }
+        self.novelty.0 += offered;
+        self.novelty.1 += summary.bytes_new;
         context.count(Counter::ChunksNew, summary.chunks_new);
         self.checkpoint(context)?;
         Ok(summary)
     }
 
-    fn gather(&mut self, role: Role, id: ChunkId, bytes: &[u8]) -> Result<()> {
+    fn gather(&mut self, role: Role, id: ChunkId, bytes: &[u8], older: Vec<ChunkId>) -> Result<()> {
         let frame_len = usize::try_from(self.repository.inner.config.frame_len).unwrap_or(usize::MAX);
-        let frame = &mut self.frames[role as usize - 1];
-        if frame.chunk_count() > 0 && frame.plain_len() + bytes.len() > frame_len {
-            self.send_frame(role)?;
+        let batch = &mut self.batches[role as usize - 1];
+        if batch.chunk_count() > 0 && batch.plain_len() + bytes.len() > frame_len {
+            self.send_batch(role)?;
         }
-        let frame = &mut self.frames[role as usize - 1];
-        frame.push(id, bytes);
-        if frame.plain_len() >= frame_len || frame.chunk_count() as u64 >= FRAME_CHUNK_COUNT_MAX {
-            self.send_frame(role)?;
+        let batch = &mut self.batches[role as usize - 1];
+        batch.push(id, bytes, older);
+        if batch.plain_len() >= frame_len || batch.chunk_count() as u64 >= FRAME_CHUNK_COUNT_MAX {
+            self.send_batch(role)?;
         }
         Ok(())
     }
 
-    fn send_frame(&mut self, role: Role) -> Result<()> {
-        let frame = std::mem::take(&mut self.frames[role as usize - 1]);
-        if frame.chunk_count() == 0 {
+    fn send_batch(&mut self, role: Role) -> Result<()> {
+        let mut batch = std::mem::replace(&mut self.batches[role as usize - 1], Batch::new(role));
+        if batch.chunk_count() == 0 {
             return Ok(());
         }
-        let job = FrameJob { number: self.next_number, role, frame };
+        let (offered, new) = self.novelty;
+        if offered >= NOVELTY_LEN && new <= offered / NOVELTY_SHARE {
+            batch.set_level(LEVEL_OF_FEW);
+        }
+        let job = BatchJob { number: self.next_number, batch };
         self.next_number += 1;
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         if sent { Ok(()) } else { Err(self.failure()) }
+    }
+
+    /// New chunks for which a similar stored one was found that nobody had named as older, since the last call.
+    pub fn take_matches(&self) -> Vec<(ChunkId, ChunkId)> {
+        self.maker.take_matches()
     }
 
     fn failure(&self) -> Error {
@@ -208,7 +251,9 @@ impl Writer {
         let count = self.shared.uploaded_count.load(Ordering::Relaxed);
         context.count(Counter::BytesStored, bytes - self.reported.0);
         context.count(Counter::ObjectsPut, count - self.reported.1);
-        self.reported = (bytes, count);
+        let deltas = self.shared.delta_count.load(Ordering::Relaxed);
+        context.count(Counter::ChunksDelta, deltas - self.reported.2);
+        self.reported = (bytes, count, deltas);
     }
 
     fn publish_index(&mut self, context: &Context<'_>) -> Result<()> {
@@ -227,8 +272,8 @@ impl Writer {
     /// # Errors
     /// The first failure of any stage.
     pub fn finish(mut self, context: &Context<'_>) -> Result<()> {
-        self.send_frame(Role::Content)?;
-        self.send_frame(Role::Tree)?;
+        self.send_batch(Role::Content)?;
+        self.send_batch(Role::Tree)?;
         let flushed = self.flush.take().is_some_and(|flush| flush.send((self.next_number, PackJob::Flush)).is_ok());
         self.jobs = None;
         let done = self.done.take().is_some_and(|done| done.recv().is_ok());
@@ -273,9 +318,10 @@ fn adopt(repository: &Repository, shared: &Shared) -> Result<()> {
     repository.index().remove_packs(&gone)
 }
 
-fn compress_frames(jobs: &Receiver<FrameJob>, packed: &Sender<(u64, PackJob)>) {
-    for FrameJob { number, role, frame } in jobs {
-        if packed.send((number, PackJob::Frame(role, frame.compress()))).is_err() {
+fn make_frames(maker: &FrameMaker, jobs: &Receiver<BatchJob>, packed: &Sender<(u64, PackJob)>) {
+    for BatchJob { number, batch } in jobs {
+        let role = batch.role();
+        if packed.send((number, PackJob::Frames(role, maker.make(batch)))).is_err() {
             return;
         }
     }
@@ -293,24 +339,24 @@ fn fill_packs(
         order.push(number, job);
         while let Some(job) = order.pop() {
             let result = match job {
-                PackJob::Frame(role, frame) => push_frame(repository, &mut packs, role, frame),
+                PackJob::Frames(role, frames) => frames.into_iter().try_for_each(|frame| {
+                    let full = push_frame(repository, &mut packs, role, frame).map_err(Some)?;
+                    // Nobody listens any more: the other side says why.
+                    full.map_or(Ok(()), |pack| finished.send(Some(pack)).map_err(|_| None))
+                }),
                 PackJob::Flush => {
                     let rest = packs.iter_mut().filter_map(Option::take).map(PackWriter::finish).map(Some);
                     // `None` says that nothing follows.
                     if rest.chain([None]).try_for_each(|pack| finished.send(pack)).is_err() {
                         return;
                     }
-                    Ok(None)
+                    Ok(())
                 }
             };
             match result {
-                Ok(None) => {}
-                Ok(Some(pack)) => {
-                    if finished.send(Some(pack)).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => return shared.fail(error),
+                Ok(()) => {}
+                Err(None) => return,
+                Err(Some(error)) => return shared.fail(error),
             }
         }
     }
@@ -360,11 +406,13 @@ fn upload(repository: &Repository, shared: &Shared, pack: FinishedPack) -> Resul
     pack.read_back(&repository.inner.keys)?;
     shared.uploaded_bytes.fetch_add(pack.entry.len, Ordering::Relaxed);
     shared.uploaded_count.fetch_add(1, Ordering::Relaxed);
+    let deltas = pack.entry.frames.iter().filter(|frame| frame.kind == FrameKind::Delta).count();
+    shared.delta_count.fetch_add(deltas as u64, Ordering::Relaxed);
     if shared.rehearsal {
         return Ok(());
     }
     repository.storage().put_new(&ObjectKey::Pack(pack.entry.id), &pack.bytes)?;
-    repository.index().add_pack(&pack.entry)?;
+    repository.index().add_pack(&pack.entry, &pack.features)?;
     let mut pending = lock(&shared.pending);
     for (id, _) in pack.entry.frames.iter().flat_map(|frame| &frame.chunks) {
         pending.remove(id);

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use super::{ATTEMPTS, SMALL_LEN_MAX, SmallFile, Step, ToRead, unreadable};
+use crate::archive::ancestor::Ancestor;
 use crate::archive::posix::{self, Inspected, Owners};
 use crate::chunker::{Batch, Chunker};
 use crate::id::ChunkId;
@@ -26,8 +27,16 @@ impl Reading<'_> {
         match self.read(&read.directory, OsStr::from_bytes(&read.name), read.inspected.clone()) {
             Ok(Some((inspected, bytes, changed))) => {
                 let chunks = Batch::whole(bytes, self.chunker);
-                let ids = chunks.chunks().map(self.chunk_id).collect();
-                let ToRead { path, name, is_new, .. } = read;
+                let ToRead { path, name, is_new, old, .. } = read;
+                let mut ancestor = old.as_ref().map(Ancestor::of_short);
+                let ids = chunks
+                    .chunks()
+                    .map(|chunk| {
+                        let id = (self.chunk_id)(chunk);
+                        let older = ancestor.as_mut().map(|ancestor| ancestor.older(&id, chunk.len() as u64));
+                        (id, older.unwrap_or_default())
+                    })
+                    .collect();
                 Step::Small(SmallFile { name, inspected, chunks, ids, changed: changed.then_some(path), is_new })
             }
             // It outgrew what is read whole.

@@ -290,7 +290,12 @@ fn step(
             if let Some((old, true)) = old {
                 return Some(Step::Entry(Entry { metadata: inspected.metadata, ..old.clone() }, true));
             }
-            let read = ToRead { directory: place.directory.clone(), path, name, inspected, is_new: old.is_none() };
+            let is_new = old.is_none();
+            let old = old.and_then(|(old, _)| match &old.kind {
+                EntryKind::File(content) => Some(content.clone()),
+                _ => None,
+            });
+            let read = ToRead { directory: place.directory.clone(), path, name, inspected, is_new, old };
             return Some(if sparse || len > SMALL_LEN_MAX { Step::Large(read) } else { Step::Read(read) });
         }
         // It became a directory since it was listed; the next backup has it.

@@ -1,0 +1,260 @@
+//! Plain frames out of packs: fetched, opened, kept for a while; deltas resolved down to the frames that hold their bases.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::envelope::HEADER_LEN;
+use super::index::{ChunkPlace, FramePlace};
+use super::pack::{BASE_LEN_MAX, FrameKind, Lineage};
+use super::pack_reader::{self, FrameOpener, PackError};
+use super::repository::Repository;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{ChunkId, PackId};
+use crate::observer::{Context, Counter};
+use crate::storage::{ObjectKey, StorageError, StorageErrorKind};
+
+/// Plain bytes of recently opened frames that are kept.
+const FRAMES_LEN: usize = 24 << 20;
+/// Sealed bytes around recently fetched delta frames that are kept.
+const SPANS_LEN: usize = 4 << 20;
+/// A delta frame is fetched with so many bytes that follow it: what comes next is likely to be needed next.
+const SPAN_LEN: u64 = 64 << 10;
+/// Packs whose keys are kept.
+const OPENER_COUNT_MAX: usize = 4096;
+/// Bases whose places are kept.
+const PLACE_COUNT_MAX: usize = 16 * 1024;
+
+/// Where a frame lies.
+type FrameKey = (PackId, u64);
+
+/// What was used last, up to a number of bytes.
+struct Recent<K, V> {
+    kept: HashMap<K, Arc<V>>,
+    order: VecDeque<K>,
+    len: usize,
+    len_max: usize,
+}
+
+impl<K: Copy + Eq + Hash, V: AsRef<[u8]>> Recent<K, V> {
+    fn new(len_max: usize) -> Self {
+        Self { kept: HashMap::new(), order: VecDeque::new(), len: 0, len_max }
+    }
+
+    fn insert(&mut self, key: K, value: Arc<V>) {
+        let len = (*value).as_ref().len();
+        if let Some(old) = self.kept.insert(key, value) {
+            self.len -= (*old).as_ref().len();
+        } else {
+            self.order.push_back(key);
+        }
+        self.len += len;
+        while self.len > self.len_max {
+            let Some(oldest) = self.order.pop_front() else { return };
+            if let Some(value) = self.kept.remove(&oldest) {
+                self.len -= (*value).as_ref().len();
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads frames of one repository.
+pub struct FrameSource<'c> {
+    repository: Repository,
+    /// Counts what is read, if anybody wants to know.
+    context: Option<Context<'c>>,
+    openers: Mutex<HashMap<PackId, Arc<FrameOpener>>>,
+    frames: Mutex<Recent<FrameKey, Vec<u8>>>,
+    spans: Mutex<Recent<FrameKey, Vec<u8>>>,
+    places: Mutex<HashMap<ChunkId, ChunkPlace>>,
+}
+
+impl<'c> FrameSource<'c> {
+    pub(super) fn new(repository: Repository, context: Option<Context<'c>>) -> Self {
+        Self {
+            repository,
+            context,
+            openers: Mutex::default(),
+            frames: Mutex::new(Recent::new(FRAMES_LEN)),
+            spans: Mutex::new(Recent::new(SPANS_LEN)),
+            places: Mutex::default(),
+        }
+    }
+
+    pub(super) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    fn count(&self, counter: Counter, n: u64) {
+        if let Some(context) = &self.context {
+            context.count(counter, n);
+        }
+    }
+
+    fn opener(&self, pack: PackId) -> Result<Arc<FrameOpener>> {
+        if let Some(opener) = lock(&self.openers).get(&pack) {
+            return Ok(opener.clone());
+        }
+        let header = self
+            .repository
+            .storage()
+            .get_range(&ObjectKey::Pack(pack), 0..HEADER_LEN as u64)
+            .map_err(|cause| unreadable(pack, cause))?;
+        let opener = FrameOpener::new(&header, &self.repository.inner.keys)
+            .map_err(|cause| Error::stored(format!("The header of pack {pack}"), cause.is_newer()).cause(cause))?;
+        let opener = Arc::new(opener);
+        let mut openers = lock(&self.openers);
+        if openers.len() >= OPENER_COUNT_MAX {
+            openers.clear();
+        }
+        openers.insert(pack, opener.clone());
+        Ok(opener)
+    }
+
+    /// Reads a part of a pack.
+    pub(super) fn fetch(&self, pack: PackId, range: Range<u64>) -> Result<Vec<u8>> {
+        self.count(Counter::ObjectsRead, 1);
+        self.repository.storage().get_range(&ObjectKey::Pack(pack), range).map_err(|cause| unreadable(pack, cause))
+    }
+
+    /// Opens a frame whose sealed bytes are at hand.
+    pub(super) fn open(&self, place: &FramePlace, mut sealed: Vec<u8>, plain: &mut Vec<u8>) -> Result<()> {
+        self.count(Counter::BytesFetched, sealed.len() as u64);
+        let kind = FrameKind::from_byte(place.kind);
+        let opener = self.opener(place.pack)?;
+        let body = opener
+            .unseal(place.offset, kind, place.plain_len, &place.extension(), &mut sealed)
+            .map_err(|cause| OpenFailure::from(cause).of(place))?;
+        let base = || match &place.lineage {
+            Some(lineage) => self.base(lineage).map_err(OpenFailure::Base),
+            None => Err(PackError::NoBase.into()),
+        };
+        pack_reader::unpack(kind, place.plain_len, body, base, plain).map_err(|failure| failure.of(place))
+    }
+
+    /// The plain text of a frame, which is kept for a while.
+    pub(super) fn plain(&self, place: &FramePlace) -> Result<Arc<Vec<u8>>> {
+        let key = (place.pack, place.offset);
+        if let Some(plain) = lock(&self.frames).kept.get(&key) {
+            return Ok(plain.clone());
+        }
+        let sealed = self.sealed(place)?;
+        let mut plain = Vec::new();
+        self.open(place, sealed, &mut plain)?;
+        let plain = Arc::new(plain);
+        self.keep(place, plain.clone());
+        Ok(plain)
+    }
+
+    /// Keeps a frame that was opened elsewhere.
+    pub(super) fn keep(&self, place: &FramePlace, plain: Arc<Vec<u8>>) {
+        lock(&self.frames).insert((place.pack, place.offset), plain);
+    }
+
+    fn sealed(&self, place: &FramePlace) -> Result<Vec<u8>> {
+        let end = place.offset + place.sealed_len;
+        if place.lineage.is_none() || place.sealed_len > SPAN_LEN {
+            return self.fetch(place.pack, place.offset..end);
+        }
+        // Spans begin at multiples of their length and overlap by one, so that each small frame is whole in one of them.
+        let start = place.offset / SPAN_LEN * SPAN_LEN;
+        let key = (place.pack, start);
+        let cached = lock(&self.spans).kept.get(&key).cloned();
+        let span = if let Some(span) = cached {
+            span
+        } else {
+            let len = self.repository.index().pack_len(&place.pack)?.unwrap_or(end);
+            let span = Arc::new(self.fetch(place.pack, start..len.min(start + 2 * SPAN_LEN).max(end))?);
+            lock(&self.spans).insert(key, span.clone());
+            span
+        };
+        let at = usize::try_from(place.offset - start).unwrap_or(usize::MAX);
+        let len = usize::try_from(place.sealed_len).unwrap_or(usize::MAX);
+        Ok(span.get(at..at.saturating_add(len)).unwrap_or_default().to_vec())
+    }
+
+    /// Where bases lie, as far as the index knows.
+    pub(super) fn base_places(&self, ids: &[ChunkId]) -> Result<Vec<Option<ChunkPlace>>> {
+        let mut places = lock(&self.places);
+        let unknown: Vec<ChunkId> = ids.iter().filter(|id| !places.contains_key(*id)).copied().collect();
+        if places.len() + unknown.len() > PLACE_COUNT_MAX {
+            places.clear();
+            return self.repository.index().places(ids);
+        }
+        if !unknown.is_empty() {
+            let found = self.repository.index().places(&unknown)?;
+            places.extend(unknown.into_iter().zip(found).filter_map(|(id, place)| place.map(|place| (id, place))));
+        }
+        Ok(ids.iter().map(|id| places.get(id).cloned()).collect())
+    }
+
+    /// The bytes of one base: a chunk in a frame of a smaller depth than `depth`.
+    fn base_chunk(&self, id: &ChunkId, place: Option<ChunkPlace>, depth: u8) -> Result<(Arc<Vec<u8>>, Range<usize>)> {
+        let place = place
+            .filter(|place| place.frame.depth() < depth)
+            .ok_or_else(|| Error::damaged(format!("Chunk {}, the base of a delta, is in no pack", id.short())))?;
+        let plain = self.plain(&place.frame)?;
+        let range = usize::try_from(place.offset).ok().zip(usize::try_from(place.offset + place.len).ok());
+        match range {
+            Some((start, end)) if end <= plain.len() => Ok((plain, start..end)),
+            _ => Err(Error::damaged(format!("Chunk {} is not where the index says", id.short()))),
+        }
+    }
+
+    /// The base of a delta: its chunks, one after the other.
+    pub(super) fn base(&self, lineage: &Lineage) -> Result<Vec<u8>> {
+        let mut places = self.base_places(&lineage.bases)?;
+        if let Some(context) = self.context.filter(|_| places.contains(&None)) {
+            // The delta became known before its base.
+            self.repository.refresh(&context)?;
+            self.repository.learn_packs(&context)?;
+            places = self.base_places(&lineage.bases)?;
+        }
+        let len: u64 = places.iter().flatten().map(|place| place.len).sum();
+        if len > BASE_LEN_MAX {
+            return Err(Error::damaged("The base of a delta is longer than the format allows"));
+        }
+        let mut base = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+        for (id, place) in lineage.bases.iter().zip(places) {
+            let (plain, range) = self.base_chunk(id, place, lineage.depth)?;
+            base.extend_from_slice(&plain[range]);
+        }
+        Ok(base)
+    }
+}
+
+/// Why a frame can't be opened: for what it is itself, or for its base.
+enum OpenFailure {
+    Frame(PackError),
+    Base(Error),
+}
+
+impl From<PackError> for OpenFailure {
+    fn from(cause: PackError) -> Self {
+        Self::Frame(cause)
+    }
+}
+
+impl OpenFailure {
+    fn of(self, place: &FramePlace) -> Error {
+        let what = format!("Byte {} of pack {}", place.offset, place.pack);
+        match self {
+            Self::Frame(cause) => Error::stored(what, cause.is_newer()).cause(cause),
+            Self::Base(cause) => cause,
+        }
+    }
+}
+
+/// A pack that is missing or too short is damage; anything else is the storage's failure.
+fn unreadable(pack: PackId, cause: StorageError) -> Error {
+    match cause.kind() {
+        StorageErrorKind::NotFound => Error::damaged(format!("Pack {pack} is missing")).cause(cause),
+        StorageErrorKind::OutOfRange => Error::damaged(format!("Pack {pack} is truncated")).cause(cause),
+        _ => Error::new(ErrorKind::Storage, format!("Pack {pack} can't be read")).cause(cause),
+    }
+}
