@@ -15,10 +15,10 @@ use crate::codec::{Decoded, Reader, Writer};
 const BLOCK_LEN: usize = 16;
 /// No copy is shorter, unless what follows it makes it longer: it would cost more than its bytes.
 const COPY_LEN_MIN: usize = 16;
-/// A search that has gone so far without ...
-const TRIAL_LEN: usize = 32 << 10;
-/// ... at least one byte in so many being found in the base is given up.
-const TRIAL_SHARE: usize = 16;
+/// A search that has gone so far without finding anything is given up.
+const TRIAL_LEN: usize = 256 << 10;
+/// Less than one byte in so many in common is not worth a delta.
+const SHARE_MIN: usize = 16;
 /// Unused slot of the table.
 const EMPTY: u32 = u32::MAX;
 
@@ -86,11 +86,23 @@ fn common_end(a: &[u8], b: &[u8]) -> usize {
 }
 
 /// A run that base and target have in common.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    target: usize,
-    base: usize,
-    len: usize,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Where it begins in the target.
+    pub target: usize,
+    /// Where it begins in the base.
+    pub base: usize,
+    /// Its length.
+    pub len: usize,
+}
+
+/// A delta, and what it copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// The delta.
+    pub bytes: Vec<u8>,
+    /// Its copies, in order of the target.
+    pub runs: Vec<Run>,
 }
 
 /// Finds the runs of one target.
@@ -172,7 +184,7 @@ fn runs(index: &BaseIndex, base: &[u8], target: &[u8]) -> Option<Vec<Run>> {
         runs.push(search.done);
     }
     loop {
-        let limit = if found < TRIAL_LEN / TRIAL_SHARE { TRIAL_LEN } else { usize::MAX };
+        let limit = if found == 0 { TRIAL_LEN } else { usize::MAX };
         let Some(run) = search.next(limit) else { break };
         // What the new run reaches back over is taken from the last one.
         if let Some(last) = runs.last_mut() {
@@ -185,24 +197,24 @@ fn runs(index: &BaseIndex, base: &[u8], target: &[u8]) -> Option<Vec<Run>> {
         found += run.len;
         search.done = run;
     }
-    (found >= target.len().min(TRIAL_LEN) / TRIAL_SHARE).then_some(runs)
+    (found >= target.len() / SHARE_MIN).then_some(runs)
 }
 
 /// `target` as a delta over `base`, which `index` was filled with. None if it would not be shorter than the target.
 #[must_use]
-pub fn encode(index: &BaseIndex, base: &[u8], target: &[u8]) -> Option<Vec<u8>> {
+pub fn encode(index: &BaseIndex, base: &[u8], target: &[u8]) -> Option<Encoded> {
     let runs = runs(index, base, target)?;
     let mut at = 0;
     let mut literals = Vec::new();
     let mut ops = Vec::with_capacity(runs.len());
-    for run in runs {
+    for run in &runs {
         literals.extend_from_slice(&target[at..run.target]);
         ops.push(Op { literal_len: run.target - at, base_start: run.base, copy_len: run.len });
         at = run.target + run.len;
     }
     literals.extend_from_slice(&target[at..]);
     let bytes = write(&ops, &literals);
-    (bytes.len() < target.len()).then_some(bytes)
+    (bytes.len() < target.len()).then_some(Encoded { bytes, runs })
 }
 
 /// In columns, because like goes with like when zstd comes over it.
@@ -300,7 +312,7 @@ mod tests {
     fn delta(base: &[u8], target: &[u8]) -> Option<Vec<u8>> {
         let mut index = BaseIndex::default();
         index.fill(base);
-        encode(&index, base, target)
+        encode(&index, base, target).map(|encoded| encoded.bytes)
     }
 
     fn rows(count: u32) -> Vec<u8> {

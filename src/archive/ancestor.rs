@@ -9,7 +9,7 @@ use super::content::Leaves;
 use super::entry::{Content, Piece};
 use crate::error::Result;
 use crate::id::ChunkId;
-use crate::store::ChunkSource;
+use crate::store::{ChunkSource, Match};
 
 /// Pieces ahead of where the stream is that are known: it may have lost so much.
 const AHEAD_COUNT: usize = 1024;
@@ -18,11 +18,17 @@ const BEHIND_COUNT: usize = 256;
 /// Chunks of the new version that are remembered for [`Ancestor::learn`].
 const RECENT_COUNT: usize = 1024;
 /// Pieces that are given for one chunk at most.
-const OLDER_COUNT_MAX: usize = 4;
+const OLDER_COUNT_MAX: usize = 3;
 /// Cuts of both versions are taken for the same one when they are off by no more than this ...
 const TOLERANCE: u64 = 1024;
-/// ... and one byte in so many since the last agreement.
-const TOLERANCE_SHARE: u64 = 32;
+/// ... and one byte in so many since the last such cut, ...
+const TOLERANCE_SHARE: u64 = 16;
+/// ... but never more than this.
+const TOLERANCE_MAX: u64 = 32 << 10;
+/// Without a proof for so long, the stream may have got bytes that the older version has not ...
+const LOST_LEN: u64 = 3 << 20;
+/// ... and is expected to go on with one of so many pieces behind the last proof.
+const LOST_COUNT: usize = 3;
 /// Of a piece that reaches into a chunk's place by less than one part in so many of the chunk, ...
 const OVERLAP_SHARE: u64 = 16;
 /// ... or less than this, nothing is expected.
@@ -52,9 +58,18 @@ pub struct Ancestor<'s> {
     at: u64,
     /// How much further back the older version is at the same content.
     drift: i64,
-    /// Where in the new version the two last agreed.
-    agreed: u64,
-    recent: VecDeque<(ChunkId, u64)>,
+    /// Where in the new version the two were last seen to have a cut in common.
+    snapped: u64,
+    /// Where in the new version, and where in the older one, they are proven to be the same.
+    proven: (u64, u64),
+    recent: VecDeque<Recent>,
+}
+
+/// A chunk of the new version, and where it was expected.
+struct Recent {
+    id: ChunkId,
+    start: u64,
+    drift: i64,
 }
 
 impl<'s> Ancestor<'s> {
@@ -79,7 +94,8 @@ impl<'s> Ancestor<'s> {
             numbers: HashMap::new(),
             at: 0,
             drift: 0,
-            agreed: 0,
+            snapped: 0,
+            proven: (0, 0),
             recent: VecDeque::new(),
         }
     }
@@ -95,14 +111,16 @@ impl<'s> Ancestor<'s> {
         self.at += len;
         self.load(self.expected(start));
         if let Some(old) = self.numbers.get(id).and_then(|number| self.numbered(*number)) {
+            let proven = (self.at, old.end());
             self.drift = distance(old.start, start);
-            self.agreed = self.at;
+            self.snapped = self.at;
+            self.proven = proven;
             return Vec::new();
         }
         if self.recent.len() == RECENT_COUNT {
             self.recent.pop_front();
         }
-        self.recent.push_back((*id, start));
+        self.recent.push_back(Recent { id: *id, start, drift: self.drift });
         // The start comes first: the end may move the drift.
         let expected_start = self.expected(start);
         self.snap();
@@ -110,20 +128,35 @@ impl<'s> Ancestor<'s> {
         let slack = (len / OVERLAP_SHARE).min(OVERLAP_LEN);
         let first = self.window.partition_point(|old| old.end() <= expected_start + slack);
         let overlapping = self.window.range(first..).take_while(|old| old.start + slack < expected_end);
-        overlapping.filter_map(|old| old.id).take(OLDER_COUNT_MAX).collect()
+        let mut older: Vec<ChunkId> = overlapping.filter_map(|old| old.id).take(OLDER_COUNT_MAX).collect();
+        if self.at - self.proven.0 > LOST_LEN {
+            let first = self.window.partition_point(|old| old.end() <= self.proven.1);
+            for id in self.window.range(first..).filter_map(|old| old.id).take(LOST_COUNT) {
+                if !older.contains(&id) {
+                    older.push(id);
+                }
+            }
+        }
+        older
     }
 
-    /// Takes in which chunks of the older version were found to resemble chunks of the new one: where the alignment was
-    /// lost, it is found again.
-    pub fn learn(&mut self, matches: &[(ChunkId, ChunkId)]) {
-        for (new, old) in matches {
-            let Some((_, start)) = self.recent.iter().find(|(id, start)| id == new && *start >= self.agreed) else {
+    /// Takes in which chunks of the older version were found to have much in common with chunks of the new one: where the
+    /// alignment was lost, it is found again.
+    pub fn learn(&mut self, matches: &[Match]) {
+        for found in matches {
+            let Some(n) = self.recent.iter().position(|recent| recent.id == found.new && recent.start >= self.proven.0)
+            else {
                 continue;
             };
-            let start = *start;
-            if let Some(old) = self.numbers.get(old).and_then(|number| self.numbered(*number)) {
-                self.drift = distance(old.start, start);
-                self.agreed = start;
+            let Some(old) = self.numbers.get(&found.old).and_then(|number| self.numbered(*number)) else { continue };
+            let recent = &self.recent[n];
+            let drift = distance(old.start, recent.start) + found.shift;
+            self.proven = (recent.start, recent.start.saturating_add_signed(drift));
+            // What was seen of cuts since then remains as good as it was.
+            let correction = drift - recent.drift;
+            self.drift += correction;
+            for later in self.recent.iter_mut().skip(n) {
+                later.drift += correction;
             }
         }
     }
@@ -139,13 +172,13 @@ impl<'s> Ancestor<'s> {
     /// If the chunk that ends now ends about where a piece ended, it ended there.
     fn snap(&mut self) {
         let expected = self.expected(self.at);
-        let tolerance = TOLERANCE + (self.at - self.agreed.min(self.at)) / TOLERANCE_SHARE;
+        let tolerance = (TOLERANCE + (self.at - self.snapped) / TOLERANCE_SHARE).min(TOLERANCE_MAX);
         let next = self.window.partition_point(|old| old.end() < expected);
         let near = [next.checked_sub(1), Some(next)].into_iter().flatten().filter_map(|n| self.window.get(n));
         let nearest = near.map(Old::end).min_by_key(|end| end.abs_diff(expected));
         if let Some(end) = nearest.filter(|end| end.abs_diff(expected) <= tolerance) {
             self.drift = distance(end, self.at);
-            self.agreed = self.at;
+            self.snapped = self.at;
         }
     }
 
@@ -234,7 +267,7 @@ mod tests {
         let mut rest = (0..).zip(lens(100)).skip(10);
         let (_, len) = rest.next().expect("a piece");
         ancestor.older(&id(NEW + 30), len + 10);
-        ancestor.learn(&[(id(NEW + 30), id(10))]);
+        ancestor.learn(&[Match { new: id(NEW + 30), old: id(10), shift: 0 }]);
         for (n, len) in rest.take(50) {
             assert_eq!(ancestor.older(&id(NEW + 100 + n), len), [id(n)]);
         }
@@ -247,7 +280,7 @@ mod tests {
             ancestor.older(&id(n), len);
             assert!(ancestor.window.len() <= AHEAD_COUNT + BEHIND_COUNT + 1, "{}", ancestor.window.len());
             assert!(ancestor.numbers.len() <= ancestor.window.len());
-            assert_eq!(ancestor.agreed, ancestor.at, "{n}");
+            assert_eq!(ancestor.proven.0, ancestor.at, "{n}");
         }
     }
 }

@@ -31,6 +31,8 @@ const SEGMENT_CHUNK_COUNT: usize = 2;
 const SEGMENT_LEN_MIN: usize = 2 << 20;
 /// More threads than this cut faster than anything can be read or stored, and each has a segment in memory.
 const STREAM_WORKERS_MAX: usize = 8;
+/// Chunks of a stream that are put at once: what is found out about them helps with the next.
+const PUT_COUNT: usize = 8;
 /// Permission bits of streams: nobody but the owner.
 const STREAM_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -328,13 +330,16 @@ impl<'w> ComponentWriter<'w> {
         ids: &[ChunkId],
     ) -> Result<()> {
         self.count(Counter::BytesRead, batch.len() as u64);
-        if let Some(ancestor) = ancestor {
-            ancestor.learn(&self.writer.take_matches());
+        let mut chunks = ids.iter().zip(batch.chunks()).peekable();
+        while chunks.peek().is_some() {
+            if let Some(ancestor) = ancestor {
+                ancestor.learn(&self.writer.take_matches());
+            }
+            self.put_chunks(chunks.by_ref().take(PUT_COUNT).map(|(id, bytes)| {
+                let older = ancestor.as_mut().map(|ancestor| ancestor.older(id, bytes.len() as u64));
+                Offered { id: *id, bytes, older: older.unwrap_or_default() }
+            }))?;
         }
-        self.put_chunks(ids.iter().zip(batch.chunks()).map(|(id, bytes)| {
-            let older = ancestor.as_mut().map(|ancestor| ancestor.older(id, bytes.len() as u64));
-            Offered { id: *id, bytes, older: older.unwrap_or_default() }
-        }))?;
         let mut lists = self.lists();
         for (chunk, id) in batch.chunks().zip(ids) {
             builder.push(Piece { id: *id, len: chunk.len() as u64 }, &mut lists)?;

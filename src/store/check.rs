@@ -231,7 +231,7 @@ fn check_frames(
         let len = usize::try_from(frame.sealed_len).unwrap_or(usize::MAX);
         let mut sealed = bytes.get(start..start.saturating_add(len)).unwrap_or_default().to_vec();
         let base = || match Lineage::decode(&frame.extension) {
-            Ok(lineage) => source.base(&lineage).map_err(Fault::Base),
+            Ok(lineage) => source.base(&lineage).map(|base| base.bytes).map_err(Fault::Base),
             Err(cause) => Err(PackError::from(cause).into()),
         };
         let opened = opener

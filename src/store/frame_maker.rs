@@ -12,7 +12,7 @@ use super::index::ChunkPlace;
 use super::pack::{BASE_COUNT_MAX, BASE_LEN_MAX, FrameKind, Lineage, Role};
 use super::repository::Repository;
 use crate::compress;
-use crate::delta::{self, BaseIndex, Features};
+use crate::delta::{self, BaseIndex, Encoded, Features};
 use crate::error::Result;
 use crate::id::ChunkId;
 
@@ -55,6 +55,8 @@ const CLEAR_SHARE: usize = 8;
 const FEATURES_LEN_MIN: [usize; 2] = [16 << 10, 4 << 10];
 /// The level for the operations of a delta: they are few, and level 3 leaves some of their pattern.
 const DELTA_LEVEL: i32 = 6;
+/// A base from which less than one byte in so many of the chunk is copied is left out.
+const USED_SHARE_MIN: usize = 64;
 /// Matches that nobody asked for are dropped beyond so many.
 const MATCHES_MAX: usize = 1024;
 
@@ -132,13 +134,26 @@ pub struct PackedFrame {
 struct Found {
     bytes: Vec<u8>,
     lineage: Lineage,
+    /// Which of the chunks it was made over holds the longest copy, and how much further back the copy lies there.
+    aligned: (usize, i64),
+}
+
+/// A new chunk and a stored one that have much in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Match {
+    /// The new one.
+    pub new: ChunkId,
+    /// The stored one.
+    pub old: ChunkId,
+    /// Where the same bytes lie in the old one, less where they lie in the new one.
+    pub shift: i64,
 }
 
 /// Makes frames; shared by the threads that do.
 pub struct FrameMaker {
     source: FrameSource<'static>,
     policy: DeltaPolicy,
-    matches: Mutex<Vec<(ChunkId, ChunkId)>>,
+    matches: Mutex<Vec<Match>>,
 }
 
 thread_local! {
@@ -152,8 +167,8 @@ impl FrameMaker {
         Self { source: FrameSource::new(repository, None), policy, matches: Mutex::default() }
     }
 
-    /// New chunks, and the stored chunks that resemble them, found by features since the last call.
-    pub fn take_matches(&self) -> Vec<(ChunkId, ChunkId)> {
+    /// What was found since the last call.
+    pub fn take_matches(&self) -> Vec<Match> {
         std::mem::take(&mut *self.matches.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -169,7 +184,7 @@ impl FrameMaker {
             let (found, own) = self.delta(batch.role, chunk, bytes);
             features.extend(own.map(|own| (chunk.id, own)));
             let len = chunk.len as u64;
-            if let Some(Found { bytes: delta, lineage }) = found {
+            if let Some(Found { bytes: delta, lineage, .. }) = found {
                 // What follows the first delta has to move up.
                 left_plain.get_or_insert_with(|| batch.plain[..start].to_vec());
                 frames.push(PackedFrame {
@@ -205,6 +220,7 @@ impl FrameMaker {
         }
         // A base that can't be had costs the delta, never the backup: the chunk is stored whole then.
         let first = self.over(&chunk.older, bytes).ok().flatten();
+        self.note(chunk.id, &chunk.older, first.as_ref());
         if bytes.len() < FEATURES_LEN_MIN[role as usize - 1] || first.as_ref().is_some_and(|found| is_clear(found, bytes)) {
             return (first.filter(|found| pays(found, bytes)), None);
         }
@@ -212,32 +228,44 @@ impl FrameMaker {
         let alike = self.source.repository().index().alike(&own).unwrap_or_default();
         let alike: Vec<ChunkId> = alike.into_iter().filter(|id| !chunk.older.contains(id)).take(1).collect();
         let second = self.over(&alike, bytes).ok().flatten();
-        if let (Some(_), Some(base)) = (&second, alike.first()) {
-            let mut matches = self.matches.lock().unwrap_or_else(PoisonError::into_inner);
-            if matches.len() < MATCHES_MAX {
-                matches.push((chunk.id, *base));
-            }
-        }
+        self.note(chunk.id, &alike, second.as_ref());
         let found = [first, second].into_iter().flatten().min_by_key(|found| found.bytes.len());
         (found.filter(|found| pays(found, bytes)), Some(own))
     }
 
 
+    fn note(&self, new: ChunkId, over: &[ChunkId], found: Option<&Found>) {
+        let Some((at, shift)) = found.map(|found| found.aligned) else { return };
+        let Some(old) = over.get(at).copied() else { return };
+        let mut matches = self.matches.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches.len() < MATCHES_MAX {
+            matches.push(Match { new, old, shift });
+        }
+    }
+
     /// `bytes` as a delta over `older` chunks or, where the chain would grow too long, what those were made of.
     fn over(&self, older: &[ChunkId], bytes: &[u8]) -> Result<Option<Found>> {
-        let Some(lineage) = self.lineage(older)? else { return Ok(None) };
-        let base = self.source.base(&lineage)?;
-        let encoded = INDEX.with_borrow_mut(|index| {
-            index.fill(&base);
-            delta::encode(index, &base, bytes)
-        });
-        let packed = encoded.and_then(|encoded| compress::always_compress(DELTA_LEVEL, &encoded));
-        let Some(packed) = packed else { return Ok(None) };
+        let Some(mut lineage) = self.lineage(older)? else { return Ok(None) };
+        let mut pieces = self.source.base(&lineage)?;
+        let Some(mut encoded) = encode(&pieces.bytes, bytes) else { return Ok(None) };
+        let (used, aligned) = pieces.usage(&encoded.runs);
+        let worth = bytes.len() / USED_SHARE_MIN;
+        if used.len() > 1 && used.iter().any(|used| *used < worth) {
+            let mut used = used.into_iter();
+            lineage.bases.retain(|_| used.next().is_some_and(|used| used >= worth));
+            if lineage.bases.is_empty() {
+                return Ok(None);
+            }
+            pieces = self.source.base(&lineage)?;
+            let Some(again) = encode(&pieces.bytes, bytes) else { return Ok(None) };
+            encoded = again;
+        }
+        let Some(packed) = compress::always_compress(DELTA_LEVEL, &encoded.bytes) else { return Ok(None) };
         let decoded = compress::decompress_up_to(&packed, bytes.len())
             .ok()
-            .and_then(|encoded| delta::decode(&encoded, &base, bytes.len()).ok());
+            .and_then(|encoded| delta::decode(&encoded, &pieces.bytes, bytes.len()).ok());
         // Anything else would be a fault of ours or of the memory; the chunk is stored whole then.
-        Ok((decoded.as_deref() == Some(bytes)).then_some(Found { bytes: packed, lineage }))
+        Ok((decoded.as_deref() == Some(bytes)).then_some(Found { bytes: packed, lineage, aligned }))
     }
 
     /// Of what a new version of `older` is to be made.
@@ -274,6 +302,13 @@ impl FrameMaker {
         let bases = bases.into_iter().map(|(id, _)| id).collect();
         Ok(depth.map(|depth| Lineage { depth, generation, bases }))
     }
+}
+
+fn encode(base: &[u8], bytes: &[u8]) -> Option<Encoded> {
+    INDEX.with_borrow_mut(|index| {
+        index.fill(base);
+        delta::encode(index, base, bytes)
+    })
 }
 
 /// Whether a delta is so short that nothing else needs to be tried.

@@ -10,6 +10,7 @@ use super::index::{ChunkPlace, FramePlace};
 use super::pack::{BASE_LEN_MAX, FrameKind, Lineage};
 use super::pack_reader::{self, FrameOpener, PackError};
 use super::repository::Repository;
+use crate::delta::Run;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, PackId};
 use crate::observer::{Context, Counter};
@@ -61,6 +62,44 @@ impl<K: Copy + Eq + Hash, V: AsRef<[u8]>> Recent<K, V> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The base of a delta.
+pub struct Base {
+    /// Its chunks, one after the other.
+    pub bytes: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
+}
+
+impl Base {
+    /// How many bytes the `runs` copy out of each chunk; in which chunk the longest of them begins, and how much further
+    /// back it lies there than in the target.
+    pub fn usage(&self, runs: &[Run]) -> (Vec<usize>, (usize, i64)) {
+        let mut used = vec![0; self.ends.len()];
+        let mut aligned = (0, 0);
+        let mut longest = 0;
+        for run in runs {
+            let mut at = run.base;
+            while at < run.base + run.len {
+                let number = self.ends.partition_point(|end| *end <= at);
+                let Some(end) = self.ends.get(number) else { break };
+                let len = (run.base + run.len).min(*end) - at;
+                used[number] += len;
+                if len > longest {
+                    longest = len;
+                    let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+                    aligned = (number, signed(at - start) - signed(run.target + (at - run.base)));
+                }
+                at += len;
+            }
+        }
+        (used, aligned)
+    }
+}
+
+fn signed(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 /// Reads frames of one repository.
@@ -131,7 +170,7 @@ impl<'c> FrameSource<'c> {
             .unseal(place.offset, kind, place.plain_len, &place.extension(), &mut sealed)
             .map_err(|cause| OpenFailure::from(cause).of(place))?;
         let base = || match &place.lineage {
-            Some(lineage) => self.base(lineage).map_err(OpenFailure::Base),
+            Some(lineage) => self.base(lineage).map(|base| base.bytes).map_err(OpenFailure::Base),
             None => Err(PackError::NoBase.into()),
         };
         pack_reader::unpack(kind, place.plain_len, body, base, plain).map_err(|failure| failure.of(place))
@@ -207,7 +246,7 @@ impl<'c> FrameSource<'c> {
     }
 
     /// The base of a delta: its chunks, one after the other.
-    pub(super) fn base(&self, lineage: &Lineage) -> Result<Vec<u8>> {
+    pub(super) fn base(&self, lineage: &Lineage) -> Result<Base> {
         let mut places = self.base_places(&lineage.bases)?;
         if let Some(context) = self.context.filter(|_| places.contains(&None)) {
             // The delta became known before its base.
@@ -219,12 +258,14 @@ impl<'c> FrameSource<'c> {
         if len > BASE_LEN_MAX {
             return Err(Error::damaged("The base of a delta is longer than the format allows"));
         }
-        let mut base = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+        let mut ends = Vec::with_capacity(lineage.bases.len());
         for (id, place) in lineage.bases.iter().zip(places) {
             let (plain, range) = self.base_chunk(id, place, lineage.depth)?;
-            base.extend_from_slice(&plain[range]);
+            bytes.extend_from_slice(&plain[range]);
+            ends.push(bytes.len());
         }
-        Ok(base)
+        Ok(Base { bytes, ends })
     }
 }
 

@@ -422,6 +422,17 @@ impl Index {
         Ok(found)
     }
 
+    /// The greatest depth of any delta.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn deepest(&self) -> Result<u8> {
+        let connection = self.lock();
+        connection
+            .query_row("SELECT coalesce(max(depth), 0) FROM frames", [], |row| row.get(0))
+            .map_err(|cause| self.failed(cause))
+    }
+
     /// Totals over everything that is known.
     ///
     /// # Errors

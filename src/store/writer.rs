@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::frame_maker::{Batch, FrameMaker, PackedFrame};
+use super::frame_maker::{Batch, FrameMaker, Match, PackedFrame};
 use super::index_segment::{self, PackEntry};
 use super::pack::{FRAME_CHUNK_COUNT_MAX, FrameKind, Role};
 use super::pack_writer::{FinishedPack, PackWriter};
@@ -222,8 +222,8 @@ impl Writer {
         if sent { Ok(()) } else { Err(self.failure()) }
     }
 
-    /// New chunks for which a similar stored one was found that nobody had named as older, since the last call.
-    pub fn take_matches(&self) -> Vec<(ChunkId, ChunkId)> {
+    /// New chunks that have much in common with stored ones, found since the last call.
+    pub fn take_matches(&self) -> Vec<Match> {
         self.maker.take_matches()
     }
 
