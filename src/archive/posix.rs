@@ -1,7 +1,8 @@
 //! What the file system tells of a file, read and written.
 //!
 //! Reading ([`inspect_at`] and friends) costs one `lstat` and one `llistxattr` for an ordinary file, allocates little,
-//! follows no symbolic link and may be called from any thread. Writing ([`apply_open`], [`apply_at`]) is for `restore`.
+//! follows no symbolic link and may be called from any thread; [`see_at`] asks for the rest only where the `stat` differs from
+//! an older entry. Writing ([`apply_open`], [`apply_at`]) is for `restore`.
 //!
 //! Every function has a form that takes an open directory and one name. Use it when walking: a tree may be deeper than
 //! any path the system accepts (60 names of 255 bytes are 15 KiB, `PATH_MAX` is 4 KiB), and only names below an open

@@ -29,19 +29,20 @@ use super::path::escape;
 use super::posix::{self, Inspected, Owners};
 use super::tree::Tree;
 use super::writer::ComponentWriter;
-use crate::chunker::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
 use crate::observer::{Counter, Problem};
-use crate::pipeline;
+use crate::pipeline::{self, Sender};
 use crate::store::Offered;
-use reading::Reading;
+use reading::{ReadUnit, Reading};
 use scout::Scout;
 use selection::Selection;
 use walker::Walker;
 
 /// Files up to this length are read whole by a worker; longer ones are streamed.
-const SMALL_LEN_MAX: u64 = 512 << 10;
+const SMALL_LEN_MAX: usize = 512 << 10;
+/// Bytes of small files that one worker reads at once; a unit has at most one file more.
+const UNIT_LEN: usize = 1 << 20;
 /// How often a file that changes while it is read is read.
 const ATTEMPTS: usize = 3;
 /// Threads that look at directories: more than cores, as they mostly wait for the disk when the cache is cold.
@@ -87,12 +88,28 @@ struct ToRead {
 struct SmallFile {
     name: Vec<u8>,
     inspected: Inspected,
-    chunks: Batch,
+    /// Where its first chunk begins in the buffer of the unit, and where each ends.
+    cuts: Vec<usize>,
     /// Of each chunk its id, and what lay at its place in the parent.
     ids: Vec<(ChunkId, Vec<ChunkId>)>,
     /// Its path, if it never held still.
     changed: Option<PathBuf>,
     is_new: bool,
+}
+
+impl SmallFile {
+    fn len(&self) -> usize {
+        self.cuts.last().unwrap_or(&0) - self.cuts.first().unwrap_or(&0)
+    }
+
+    fn chunks<'b>(&self, bytes: &'b [u8]) -> impl Iterator<Item = Offered<'b>> {
+        let placed = self.ids.iter().zip(self.cuts.windows(2));
+        placed.map(|((id, older), cuts)| Offered { id: *id, bytes: &bytes[cuts[0]..cuts[1]], older: older.clone() })
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = Piece> {
+        self.ids.iter().zip(self.cuts.windows(2)).map(|((id, _), cuts)| Piece { id: *id, len: (cuts[1] - cuts[0]) as u64 })
+    }
 }
 
 fn problem(path: &Path, message: impl std::fmt::Display) -> Problem {
@@ -178,9 +195,10 @@ pub(super) fn capture(component: &mut ComponentWriter<'_>, source: &FilesSource)
             |ahead| Walker::new(&scout, ahead, emit).walk(&selection, parent.as_ref().map(|parent| &parent.root)),
         );
     };
-    let reading = Reading { chunker: &chunker, chunk_id: &chunk_id, owners: &owners };
     let workers = pipeline::parallelism();
-    let mut building = Building { component, owners: &owners, stack: Vec::new(), root: None };
+    let (spare, spares) = pipeline::bounded(workers * 2);
+    let reading = Reading { chunker: &chunker, chunk_id: &chunk_id, owners: &owners, spares };
+    let mut building = Building { component, owners: &owners, spare, stack: Vec::new(), root: None };
     pipeline::ordered(walk, workers, workers, |unit| reading.unit(unit), |unit| building.unit(unit))?;
     let root = building.root.take();
     let Some(root) = root else {
@@ -194,14 +212,21 @@ pub(super) fn capture(component: &mut ComponentWriter<'_>, source: &FilesSource)
 struct Building<'b, 'w> {
     component: &'b mut ComponentWriter<'w>,
     owners: &'b Owners,
+    /// Takes the buffers of units.
+    spare: Sender<Vec<u8>>,
     stack: Vec<OpenDirectory>,
     root: Option<OpenDirectory>,
 }
 
 impl Building<'_, '_> {
-    fn unit(&mut self, steps: Vec<Step>) -> Result<()> {
+    fn unit(&mut self, unit: ReadUnit) -> Result<()> {
         self.component.context().go_on()?;
-        self.store_small(&steps)?;
+        let ReadUnit { steps, mut bytes } = unit;
+        self.store_small(&steps, &bytes)?;
+        if bytes.capacity() > 0 {
+            bytes.clear();
+            let _enough = self.spare.try_send(bytes);
+        }
         steps.into_iter().try_for_each(|step| self.step(step))
     }
 
@@ -270,22 +295,16 @@ impl Building<'_, '_> {
     }
 
     /// All small files of a unit at once: one look-up for many chunks.
-    fn store_small(&mut self, steps: &[Step]) -> Result<()> {
-        let chunks = steps.iter().filter_map(|step| match step {
-            Step::Small(SmallFile { chunks, ids, .. }) => Some(ids.iter().zip(chunks.chunks())),
-            _ => None,
-        });
-        let offered = chunks.flatten().map(|((id, older), bytes)| Offered { id: *id, bytes, older: older.clone() });
-        self.component.put_chunks(offered)
+    fn store_small(&mut self, steps: &[Step], bytes: &[u8]) -> Result<()> {
+        let small = steps.iter().filter_map(|step| if let Step::Small(file) = step { Some(file) } else { None });
+        self.component.put_chunks(small.flat_map(|file| file.chunks(bytes)))
     }
 
     fn small(&mut self, file: SmallFile) -> Result<()> {
-        let SmallFile { name, inspected, chunks, ids, changed, is_new } = file;
-        self.component.count(Counter::BytesRead, chunks.len() as u64);
-        self.count_file(is_new, changed.as_deref());
-        let pieces = chunks.chunks().zip(ids).map(|(chunk, (id, _))| Piece { id, len: chunk.len() as u64 });
-        let content = self.component.content_of(pieces)?;
-        self.push(file_entry(name, content, inspected.metadata, changed.is_some()));
+        self.component.count(Counter::BytesRead, file.len() as u64);
+        self.count_file(file.is_new, file.changed.as_deref());
+        let content = self.component.content_of(file.pieces())?;
+        self.push(file_entry(file.name, content, file.inspected.metadata, file.changed.is_some()));
         Ok(())
     }
 

@@ -21,7 +21,7 @@ use crate::chunker::{Batch, Chunker, Profile, Segment, Segments};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, SnapshotId};
 use crate::observer::{Context, Counter, Problem};
-use crate::pipeline::{self, Relay, Turn};
+use crate::pipeline::{self, Receiver, Relay, Sender, Turn};
 use crate::store::{Offered, Repository, Role, Writer};
 
 /// Bytes of a stream that are cut and hashed together, in chunks of greatest length. A segment has a chunk or two that are
@@ -89,7 +89,7 @@ impl<'c> ArchiveWriter<'c> {
             root: None,
             tree: BTreeMap::new(),
             stream: None,
-            spare: Vec::new(),
+            spares: pipeline::bounded(STREAM_WORKERS_MAX),
             stats: ComponentStats::default(),
         }
     }
@@ -165,8 +165,8 @@ pub struct ComponentWriter<'w> {
     root: Option<(Metadata, Vec<Entry>)>,
     tree: BTreeMap<Vec<u8>, Node>,
     stream: Option<Content>,
-    /// Memory of the last short stream, for the next.
-    spare: Vec<u8>,
+    /// Memory of segments that are stored, for the next ones.
+    spares: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
     stats: ComponentStats,
 }
 
@@ -260,7 +260,7 @@ impl<'w> ComponentWriter<'w> {
     ) -> Result<io::Result<()>> {
         let chunker = self.chunker.clone();
         let mut segments = chunker.segments(reader, segment_len(chunker.profile()));
-        let mut segment = match segments.next_in(std::mem::take(&mut self.spare)) {
+        let mut segment = match segments.next_in(self.spares.1.try_recv().unwrap_or_default()) {
             Some(Ok(segment)) => segment,
             Some(Err(cause)) => return Ok(Err(cause)),
             None => return Ok(Ok(())),
@@ -273,7 +273,7 @@ impl<'w> ComponentWriter<'w> {
         let (batch, _) = segment.settle(&chunker, 0);
         let ids: Vec<ChunkId> = batch.chunks().map(|chunk| self.repository.chunk_id(chunk)).collect();
         self.append_batch(builder, ancestor, &batch, &ids)?;
-        self.spare = batch.into_buffer();
+        let _enough = self.spares.0.try_send(batch.into_buffer());
         Ok(Ok(()))
     }
 
@@ -287,7 +287,7 @@ impl<'w> ComponentWriter<'w> {
     ) -> Result<io::Result<()>> {
         let (chunker, repository) = (self.chunker.clone(), self.repository.clone());
         let workers = pipeline::parallelism().min(STREAM_WORKERS_MAX);
-        let (spare, spares) = pipeline::bounded::<Vec<u8>>(workers);
+        let (spare, spares) = self.spares.clone();
         let read = move |emit: &dyn Fn((io::Result<Segment>, Turn<usize>)) -> bool| {
             let mut cuts = Relay::new(0);
             let mut next = Some(Ok(first));

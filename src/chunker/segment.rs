@@ -126,14 +126,6 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The chunks of a whole byte string.
-    #[must_use]
-    pub fn whole(bytes: Vec<u8>, chunker: &Chunker) -> Self {
-        let mut segment = Segment { len: bytes.len(), bytes, guess: Vec::new() };
-        segment.guess(chunker);
-        Self { bytes: segment.bytes, cuts: segment.guess }
-    }
-
     /// The chunks in order.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         self.cuts.windows(2).map(|cuts| &self.bytes[cuts[0]..cuts[1]])

@@ -296,7 +296,7 @@ fn step(
                 _ => None,
             });
             let read = ToRead { directory: place.directory.clone(), path, name, inspected, is_new, old };
-            return Some(if sparse || len > SMALL_LEN_MAX { Step::Large(read) } else { Step::Read(read) });
+            return Some(if sparse || len > SMALL_LEN_MAX as u64 { Step::Large(read) } else { Step::Read(read) });
         }
         // It became a directory since it was listed; the next backup has it.
         FoundKind::Directory => return None,

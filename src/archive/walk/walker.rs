@@ -6,9 +6,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use super::Step;
 use super::scout::{Found, Name, Place, Scout, Visit, Visited};
 use super::selection::Selection;
+use super::{Step, UNIT_LEN};
 use crate::archive::entry::Entry;
 use crate::archive::posix;
 use crate::error::Error;
@@ -16,8 +16,6 @@ use crate::pipeline::{Ahead, Task};
 
 /// Steps that one worker takes at once.
 const UNIT_COUNT: usize = 256;
-/// Bytes that one worker reads at once; a unit has at most one file more.
-const UNIT_LEN: u64 = 1 << 20;
 /// Directories side by side that are looked at ahead of need.
 const AHEAD_COUNT: usize = 8;
 
@@ -65,7 +63,7 @@ impl<'w> Walker<'w> {
             _ => 0,
         };
         unit.steps.push(step);
-        let is_full = unit.steps.len() >= UNIT_COUNT || unit.len >= UNIT_LEN;
+        let is_full = unit.steps.len() >= UNIT_COUNT || unit.len >= UNIT_LEN as u64;
         drop(unit);
         !is_full || self.flush()
     }
