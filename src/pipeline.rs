@@ -304,10 +304,14 @@ mod tests {
             |n: u64| n * n,
             |ahead| {
                 let mut tasks: Vec<Task<u64, u64>> = (0..100).map(Task::new).collect();
-                tasks.iter_mut().for_each(|task| ahead.begin(task));
+                for task in &mut tasks {
+                    ahead.begin(task);
+                }
                 assert_eq!(ahead.under_way.get(), 3);
                 // What is begun already takes no more room.
-                tasks.iter_mut().for_each(|task| ahead.begin(task));
+                for task in &mut tasks {
+                    ahead.begin(task);
+                }
                 assert_eq!(ahead.under_way.get(), 3);
                 tasks.into_iter().map(|task| ahead.finish(task)).collect::<Vec<_>>()
             },

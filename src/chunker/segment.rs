@@ -190,7 +190,9 @@ mod tests {
         // What a used buffer holds must not matter.
         let read = std::iter::from_fn(|| segments.next_in(vec![7; step]));
         let mut guessed: Vec<Segment> = read.map(|segment| segment.expect("memory")).collect();
-        guessed.iter_mut().for_each(|segment| segment.guess(&chunker));
+        for segment in &mut guessed {
+            segment.guess(&chunker);
+        }
         let mut start = 0;
         let settle = |segment: Segment| {
             let (batch, next) = segment.settle(&chunker, start);

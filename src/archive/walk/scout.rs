@@ -22,6 +22,7 @@ use crate::archive::posix::{self, FoundKind, Inspected, Owners, Seen};
 use crate::archive::tree::Tree;
 use crate::error::Result;
 use crate::id::ChunkId;
+use crate::observer::Problem;
 use crate::store::ChunkSource;
 
 /// Chunk ids of unchanged files that are looked up at once.
@@ -75,18 +76,18 @@ pub(super) struct Visit {
 /// What came of it.
 pub(super) enum Visited {
     Found(Box<Place>, Found),
-    Step(Step),
+    Problem(Problem),
     Vanished,
 }
 
 /// What is known of a name from the list of its directory.
-pub(super) struct Name {
+pub(super) struct Listed {
     pub name: OsString,
     inode: u64,
     is_directory: bool,
 }
 
-impl Name {
+impl Listed {
     pub fn of(name: &OsStr) -> Self {
         Self { name: name.to_owned(), inode: 0, is_directory: false }
     }
@@ -112,7 +113,7 @@ impl Scout<'_> {
                 Visited::Found(Box::new(place), found)
             }
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Visited::Vanished,
-            Err(cause) => Visited::Step(Step::Problem(problem(&visit.path, format!("Can't be opened: {cause}")))),
+            Err(cause) => Visited::Problem(problem(&visit.path, format!("Can't be opened: {cause}"))),
         }
     }
 
@@ -153,7 +154,7 @@ impl Scout<'_> {
         found
     }
 
-    fn leave_out(&self, place: &Place, names: &mut Vec<Name>) {
+    fn leave_out(&self, place: &Place, names: &mut Vec<Listed>) {
         let has_tag = self.source.exclude_caches && names.iter().any(|name| name.name.as_bytes() == CACHEDIR_TAG);
         if has_tag && is_cache(&place.directory) {
             names.retain(|name| name.name.as_bytes() == CACHEDIR_TAG);
@@ -173,7 +174,7 @@ impl Scout<'_> {
     }
 
     /// What is known of `names`, none of them a directory, in the order of their names.
-    pub fn names(&self, place: &Place, mut names: Vec<Name>) -> Found {
+    pub fn names(&self, place: &Place, mut names: Vec<Listed>) -> Found {
         names.sort_unstable_by_key(|name| name.inode);
         let mut looks: Vec<Look> = names.into_iter().map(|name| self.look(place, name)).collect();
         looks.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -185,7 +186,7 @@ impl Scout<'_> {
         found
     }
 
-    fn look(&self, place: &Place, name: Name) -> Look {
+    fn look(&self, place: &Place, name: Listed) -> Look {
         let name = name.name;
         let tree = place.tree.as_deref();
         let known = tree.and_then(|tree| tree.position(name.as_bytes()));
@@ -319,7 +320,7 @@ fn is_cache(directory: &OwnedFd) -> bool {
 }
 
 /// Names in a directory, sorted, each once: a directory that changes while it is read may tell a name twice.
-fn list(directory: &OwnedFd) -> io::Result<Vec<Name>> {
+fn list(directory: &OwnedFd) -> io::Result<Vec<Listed>> {
     use rustix::fs::{AtFlags, Dir, FileType, statat};
     let mut names = Vec::new();
     for found in Dir::read_from(directory)? {
@@ -334,7 +335,7 @@ fn list(directory: &OwnedFd) -> io::Result<Vec<Name>> {
                 .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()),
             kind => kind.is_dir(),
         };
-        names.push(Name { name, inode: found.ino(), is_directory });
+        names.push(Listed { name, inode: found.ino(), is_directory });
     }
     names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     names.dedup_by(|a, b| a.name == b.name);

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use super::scout::{Found, Name, Place, Scout, Visit, Visited};
+use super::scout::{Found, Listed, Place, Scout, Visit, Visited};
 use super::selection::Selection;
 use super::{Step, UNIT_LEN};
 use crate::archive::entry::Entry;
@@ -97,7 +97,7 @@ impl<'w> Walker<'w> {
         let is_directory =
             if below.selected { path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) } else { true };
         if !is_directory {
-            let found = self.scout.names(place, vec![Name::of(name)]);
+            let found = self.scout.names(place, vec![Listed::of(name)]);
             return self.push_found(found.same, found.steps);
         }
         match posix::open_directory(&path) {
@@ -138,11 +138,13 @@ impl<'w> Walker<'w> {
         let mut window: VecDeque<(OsString, Task<Visit, Visited>)> = VecDeque::new();
         loop {
             window.extend(visits.by_ref().take(AHEAD_COUNT - window.len()));
-            window.iter_mut().for_each(|(_, task)| self.ahead.begin(task));
+            for (_, task) in &mut window {
+                self.ahead.begin(task);
+            }
             let Some((name, task)) = window.pop_front() else { return true };
             let listening = match self.ahead.finish(task) {
                 Some(Visited::Found(place, found)) => self.all(name.into_vec(), *place, found),
-                Some(Visited::Step(step)) => self.push(step),
+                Some(Visited::Problem(problem)) => self.push(Step::Problem(problem)),
                 Some(Visited::Vanished) => true,
                 // A panic; it goes on from where the thread is joined.
                 None => false,
