@@ -62,7 +62,7 @@ impl Normaliser {
             Self::MysqldumpDate => Box::new(DumpDate::default()),
             Self::PgRestrictKey => {
                 let key = to_hex(&secret("pg restrict key"));
-                Box::new(RestrictKey::new(key[..NEW_KEY_LEN].as_bytes().to_vec()))
+                Box::new(RestrictKey::new(key.as_bytes()[..NEW_KEY_LEN].to_vec()))
             }
         }
     }
@@ -267,7 +267,9 @@ mod tests {
     fn normalised(one: Normaliser, parts: &[&[u8]]) -> (String, bool) {
         let mut normalising = Normalising::new(&[one], &|_| [0xab; 32]);
         let mut out = Vec::new();
-        parts.iter().for_each(|part| normalising.push(part, &mut out));
+        for part in parts {
+            normalising.push(part, &mut out);
+        }
         normalising.finish(&mut out);
         (String::from_utf8(out).unwrap(), normalising.applied() == [one.name()])
     }
