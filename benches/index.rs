@@ -7,51 +7,32 @@
     reason = "a bench is read by its groups and runs on files of its own"
 )]
 
-use compline::id::{ChunkId, PackId};
+#[path = "support/packs.rs"]
+mod packs;
+
+use compline::id::{ChunkId, SegmentId};
 use compline::store::index::Index;
-use compline::store::index_segment::PackEntry;
-use compline::store::pack::{Frame, FrameKind, Role};
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use packs::{CHUNKS_PER_PACK, chunk, hash, pack};
 
-const PACK_COUNT: u64 = 1000;
-const CHUNKS_PER_PACK: u64 = 1000;
-
-fn id(n: u64) -> [u8; 32] {
-    *blake3::hash(&n.to_le_bytes()).as_bytes()
-}
-
-fn pack(n: u64) -> PackEntry {
-    let chunks =
-        (0..CHUNKS_PER_PACK).map(|chunk| (ChunkId::from_bytes(id(n * CHUNKS_PER_PACK + chunk)), 1000)).collect();
-    let frame = Frame {
-        offset: 44,
-        sealed_len: 1 << 18,
-        kind: FrameKind::Zstd,
-        plain_len: 1_000_000,
-        chunks,
-        extension: Vec::new(),
-    };
-    PackEntry { id: PackId::from_bytes(id(u64::MAX - n)), role: Role::Content, len: 16 << 20, frames: vec![frame] }
-}
+const PACK_COUNT: u64 = 1_000_000 / CHUNKS_PER_PACK;
 
 fn index(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let index = Index::open(directory.path(), compline::id::RepositoryId::from_bytes([1; 16])).expect("an index");
-    (0..PACK_COUNT).for_each(|n| index.add_pack(&pack(n)).expect("room"));
+    let add = |n: u64| index.add_segment(SegmentId::from_bytes(hash(u64::MAX / 2 - n)), &[pack(n)]);
+    (0..PACK_COUNT).for_each(|n| add(n).expect("room"));
     let mut group = criterion.benchmark_group("index of 1M chunks");
-    group.throughput(Throughput::Elements(1000)).sample_size(20);
+    group.throughput(Throughput::Elements(CHUNKS_PER_PACK)).sample_size(20);
     let mut next = PACK_COUNT;
     group.bench_function("insert", |bencher| {
-        bencher.iter_batched(
-            || {
-                next += 1;
-                pack(next)
-            },
-            |entry| index.add_pack(&entry),
-            BatchSize::PerIteration,
-        );
+        bencher.iter(|| {
+            next += 1;
+            add(next)
+        });
     });
-    let ids = |from: u64| (from..from + 1000).map(|n| ChunkId::from_bytes(id(n * 997))).collect::<Vec<_>>();
+    group.throughput(Throughput::Elements(1000));
+    let ids = |from: u64| (from..from + 1000).map(|n| chunk(n * 997)).collect::<Vec<ChunkId>>();
     let (hits, misses) = (ids(0), ids(1 << 40));
     group.bench_function("contains, hits", |bencher| bencher.iter(|| index.contains(&hits)));
     group.bench_function("contains, misses", |bencher| bencher.iter(|| index.contains(&misses)));
