@@ -8,6 +8,7 @@
 //! Arrows point down only; `tests/tidy.rs` fails when one doesn't.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "unit tests make and break files as they like"))]
 
+pub mod allocator;
 pub mod archive;
 pub mod chunker;
 pub mod cli;

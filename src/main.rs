@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    compline::allocator::settle();
     compline::cli::run(std::env::args_os())
 }
