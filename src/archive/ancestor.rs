@@ -9,7 +9,7 @@ use super::content::Leaves;
 use super::entry::{Content, Piece};
 use crate::error::Result;
 use crate::id::ChunkId;
-use crate::store::{ChunkSource, Match};
+use crate::store::{ChunkSource, Outcome};
 
 /// Pieces ahead of where the stream is that are known: it may have lost so much.
 const AHEAD_COUNT: usize = 1024;
@@ -18,17 +18,20 @@ const BEHIND_COUNT: usize = 256;
 /// Chunks of the new version that are remembered for [`Ancestor::learn`].
 const RECENT_COUNT: usize = 1024;
 /// Pieces that are given for one chunk at most.
-const OLDER_COUNT_MAX: usize = 3;
+const OLDER_COUNT_MAX: usize = 4;
 /// Cuts of both versions are taken for the same one when they are off by no more than this ...
 const TOLERANCE: u64 = 1024;
 /// ... and one byte in so many since the last such cut, ...
 const TOLERANCE_SHARE: u64 = 16;
 /// ... but never more than this.
 const TOLERANCE_MAX: u64 = 32 << 10;
-/// Without a proof for so long, the stream may have got bytes that the older version has not ...
-const LOST_LEN: u64 = 3 << 20;
-/// ... and is expected to go on with one of so many pieces behind the last proof.
+/// Where nothing was found in what was expected, the stream may have got bytes that the older version has not, and is
+/// expected to go on with one of so many pieces behind the last proof.
 const LOST_COUNT: usize = 3;
+/// As long as cuts don't agree, the distance is off by one byte in so many since they last did ...
+const DOUBT_SHARE: u64 = 12;
+/// ... but by no more than this.
+const DOUBT_MAX: u64 = 384 << 10;
 /// Of a piece that reaches into a chunk's place by less than one part in so many of the chunk, ...
 const OVERLAP_SHARE: u64 = 16;
 /// ... or less than this, nothing is expected.
@@ -62,6 +65,8 @@ pub struct Ancestor<'s> {
     snapped: u64,
     /// Where in the new version, and where in the older one, they are proven to be the same.
     proven: (u64, u64),
+    /// Nothing was found since.
+    lost: bool,
     recent: VecDeque<Recent>,
 }
 
@@ -96,6 +101,7 @@ impl<'s> Ancestor<'s> {
             drift: 0,
             snapped: 0,
             proven: (0, 0),
+            lost: false,
             recent: VecDeque::new(),
         }
     }
@@ -115,6 +121,7 @@ impl<'s> Ancestor<'s> {
             self.drift = distance(old.start, start);
             self.snapped = self.at;
             self.proven = proven;
+            self.lost = false;
             return Vec::new();
         }
         if self.recent.len() == RECENT_COUNT {
@@ -123,13 +130,15 @@ impl<'s> Ancestor<'s> {
         self.recent.push_back(Recent { id: *id, start, drift: self.drift });
         // The start comes first: the end may move the drift.
         let expected_start = self.expected(start);
+        let doubt = (start - self.snapped) / DOUBT_SHARE;
         self.snap();
         let expected_end = self.expected(self.at);
+        let doubt = if self.snapped == self.at { doubt } else { (self.at - self.snapped) / DOUBT_SHARE }.min(DOUBT_MAX);
         let slack = (len / OVERLAP_SHARE).min(OVERLAP_LEN);
-        let first = self.window.partition_point(|old| old.end() <= expected_start + slack);
-        let overlapping = self.window.range(first..).take_while(|old| old.start + slack < expected_end);
+        let first = self.window.partition_point(|old| old.end() + doubt <= expected_start + slack);
+        let overlapping = self.window.range(first..).take_while(|old| old.start + slack < expected_end + doubt);
         let mut older: Vec<ChunkId> = overlapping.filter_map(|old| old.id).take(OLDER_COUNT_MAX).collect();
-        if self.at - self.proven.0 > LOST_LEN {
+        if self.lost {
             let first = self.window.partition_point(|old| old.end() <= self.proven.1);
             for id in self.window.range(first..).filter_map(|old| old.id).take(LOST_COUNT) {
                 if !older.contains(&id) {
@@ -140,17 +149,19 @@ impl<'s> Ancestor<'s> {
         older
     }
 
-    /// Takes in which chunks of the older version were found to have much in common with chunks of the new one: where the
-    /// alignment was lost, it is found again.
-    pub fn learn(&mut self, matches: &[Match]) {
-        for found in matches {
-            let Some(n) = self.recent.iter().position(|recent| recent.id == found.new && recent.start >= self.proven.0)
-            else {
+    /// Takes in what came of the chunks that were given: where the alignment was lost, it is found again.
+    pub fn learn(&mut self, outcomes: &[Outcome]) {
+        for outcome in outcomes {
+            let is_it = |recent: &Recent| recent.id == outcome.new && recent.start >= self.proven.0;
+            let Some(n) = self.recent.iter().position(is_it) else { continue };
+            let Some((old, shift)) = outcome.aligned else {
+                self.lost = true;
                 continue;
             };
-            let Some(old) = self.numbers.get(&found.old).and_then(|number| self.numbered(*number)) else { continue };
+            let Some(old) = self.numbers.get(&old).and_then(|number| self.numbered(*number)) else { continue };
             let recent = &self.recent[n];
-            let drift = distance(old.start, recent.start) + found.shift;
+            let drift = distance(old.start, recent.start) + shift;
+            self.lost = false;
             self.proven = (recent.start, recent.start.saturating_add_signed(drift));
             // What was seen of cuts since then remains as good as it was.
             let correction = drift - recent.drift;
@@ -267,7 +278,7 @@ mod tests {
         let mut rest = (0..).zip(lens(100)).skip(10);
         let (_, len) = rest.next().expect("a piece");
         ancestor.older(&id(NEW + 30), len + 10);
-        ancestor.learn(&[Match { new: id(NEW + 30), old: id(10), shift: 0 }]);
+        ancestor.learn(&[Outcome { new: id(NEW + 30), aligned: Some((id(10), 0)) }]);
         for (n, len) in rest.take(50) {
             assert_eq!(ancestor.older(&id(NEW + 100 + n), len), [id(n)]);
         }

@@ -333,7 +333,7 @@ impl<'w> ComponentWriter<'w> {
         let mut chunks = ids.iter().zip(batch.chunks()).peekable();
         while chunks.peek().is_some() {
             if let Some(ancestor) = ancestor {
-                ancestor.learn(&self.writer.take_matches());
+                ancestor.learn(&self.writer.take_outcomes());
             }
             self.put_chunks(chunks.by_ref().take(PUT_COUNT).map(|(id, bytes)| {
                 let older = ancestor.as_mut().map(|ancestor| ancestor.older(id, bytes.len() as u64));

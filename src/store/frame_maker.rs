@@ -5,6 +5,7 @@
 //! has a feature in common. A delta is decoded again before anybody relies on it.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::frame_source::FrameSource;
@@ -57,8 +58,14 @@ const FEATURES_LEN_MIN: [usize; 2] = [16 << 10, 4 << 10];
 const DELTA_LEVEL: i32 = 6;
 /// A base from which less than one byte in so many of the chunk is copied is left out.
 const USED_SHARE_MIN: usize = 64;
-/// Matches that nobody asked for are dropped beyond so many.
-const MATCHES_MAX: usize = 1024;
+/// Outcomes that nobody asked for are dropped beyond so many.
+const OUTCOMES_MAX: usize = 1024;
+/// Before so many bytes came in, nothing is said about their novelty.
+const NOVELTY_LEN: u64 = 64 << 20;
+/// Where at most one byte in so many becomes no delta and was not stored before ...
+const NOVELTY_SHARE: u64 = 16;
+/// ... such bytes are few, and worth more of the processor's time.
+const LEVEL_OF_FEW: i32 = 9;
 
 /// A chunk that is not stored yet.
 #[derive(Debug)]
@@ -74,13 +81,14 @@ pub struct Batch {
     plain: Vec<u8>,
     chunks: Vec<NewChunk>,
     role: Role,
-    level: i32,
+    /// Bytes that came in before it was complete.
+    offered: u64,
 }
 
 impl Batch {
     /// An empty one, for packs of `role`.
     pub fn new(role: Role) -> Self {
-        Self { plain: Vec::new(), chunks: Vec::new(), role, level: compress::LEVEL }
+        Self { plain: Vec::new(), chunks: Vec::new(), role, offered: 0 }
     }
 
     /// Appends a chunk, and what lay at its place in an older version.
@@ -89,9 +97,9 @@ impl Batch {
         self.chunks.push(NewChunk { id, len: bytes.len(), older });
     }
 
-    /// Compresses what is no delta at another level.
-    pub fn set_level(&mut self, level: i32) {
-        self.level = level;
+    /// Tells how many bytes came in before it was complete: what is known about novelty.
+    pub fn set_offered(&mut self, offered: u64) {
+        self.offered = offered;
     }
 
     /// The role of its packs.
@@ -138,22 +146,29 @@ struct Found {
     aligned: (usize, i64),
 }
 
-/// A new chunk and a stored one that have much in common.
+impl Found {
+    fn aligned_with(&self, over: &[ChunkId]) -> Option<(ChunkId, i64)> {
+        over.get(self.aligned.0).map(|id| (*id, self.aligned.1))
+    }
+}
+
+/// What came of looking for something like a new chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Match {
-    /// The new one.
+pub struct Outcome {
+    /// The new chunk.
     pub new: ChunkId,
-    /// The stored one.
-    pub old: ChunkId,
-    /// Where the same bytes lie in the old one, less where they lie in the new one.
-    pub shift: i64,
+    /// A stored one that has much in common with it, and where the same bytes lie in that one, less where they lie in the
+    /// new one.
+    pub aligned: Option<(ChunkId, i64)>,
 }
 
 /// Makes frames; shared by the threads that do.
 pub struct FrameMaker {
     source: FrameSource<'static>,
     policy: DeltaPolicy,
-    matches: Mutex<Vec<Match>>,
+    outcomes: Mutex<Vec<Outcome>>,
+    /// Bytes of chunks that became no delta.
+    whole_len: AtomicU64,
 }
 
 thread_local! {
@@ -164,12 +179,19 @@ impl FrameMaker {
     /// For chunks of `repository`.
     #[must_use]
     pub fn new(repository: Repository, policy: DeltaPolicy) -> Self {
-        Self { source: FrameSource::new(repository, None), policy, matches: Mutex::default() }
+        Self { source: FrameSource::new(repository, None), policy, outcomes: Mutex::default(), whole_len: AtomicU64::new(0) }
     }
 
-    /// What was found since the last call.
-    pub fn take_matches(&self) -> Vec<Match> {
-        std::mem::take(&mut *self.matches.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What came of chunks since the last call.
+    pub fn take_outcomes(&self) -> Vec<Outcome> {
+        std::mem::take(&mut *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, new: ChunkId, aligned: Option<(ChunkId, i64)>) {
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        if outcomes.len() < OUTCOMES_MAX {
+            outcomes.push(Outcome { new, aligned });
+        }
     }
 
     /// The frames of a batch: deltas first, then what is left, as one.
@@ -205,7 +227,9 @@ impl FrameMaker {
         }
         if !left.is_empty() {
             let plain = left_plain.unwrap_or(batch.plain);
-            frames.push(together(plain, left, batch.level));
+            let whole = self.whole_len.fetch_add(plain.len() as u64, Ordering::Relaxed) + plain.len() as u64;
+            let are_few = batch.offered >= NOVELTY_LEN && whole <= batch.offered / NOVELTY_SHARE;
+            frames.push(together(plain, left, if are_few { LEVEL_OF_FEW } else { compress::LEVEL }));
         }
         if let Some(frame) = frames.last_mut() {
             frame.features = features;
@@ -220,28 +244,24 @@ impl FrameMaker {
         }
         // A base that can't be had costs the delta, never the backup: the chunk is stored whole then.
         let first = self.over(&chunk.older, bytes).ok().flatten();
-        self.note(chunk.id, &chunk.older, first.as_ref());
         if bytes.len() < FEATURES_LEN_MIN[role as usize - 1] || first.as_ref().is_some_and(|found| is_clear(found, bytes)) {
+            self.note(chunk.id, first.as_ref().and_then(|found| found.aligned_with(&chunk.older)));
             return (first.filter(|found| pays(found, bytes)), None);
         }
         let Some(own) = delta::features(bytes) else { return (first.filter(|found| pays(found, bytes)), None) };
         let alike = self.source.repository().index().alike(&own).unwrap_or_default();
         let alike: Vec<ChunkId> = alike.into_iter().filter(|id| !chunk.older.contains(id)).take(1).collect();
         let second = self.over(&alike, bytes).ok().flatten();
-        self.note(chunk.id, &alike, second.as_ref());
-        let found = [first, second].into_iter().flatten().min_by_key(|found| found.bytes.len());
+        let first = first.map(|found| (found.aligned_with(&chunk.older), found));
+        let second = second.map(|found| (found.aligned_with(&alike), found));
+        let (aligned, found) = match [first, second].into_iter().flatten().min_by_key(|(_, found)| found.bytes.len()) {
+            Some((aligned, found)) => (aligned.filter(|_| found.bytes.len() <= bytes.len() / 2), Some(found)),
+            None => (None, None),
+        };
+        self.note(chunk.id, aligned);
         (found.filter(|found| pays(found, bytes)), Some(own))
     }
 
-
-    fn note(&self, new: ChunkId, over: &[ChunkId], found: Option<&Found>) {
-        let Some((at, shift)) = found.map(|found| found.aligned) else { return };
-        let Some(old) = over.get(at).copied() else { return };
-        let mut matches = self.matches.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches.len() < MATCHES_MAX {
-            matches.push(Match { new, old, shift });
-        }
-    }
 
     /// `bytes` as a delta over `older` chunks or, where the chain would grow too long, what those were made of.
     fn over(&self, older: &[ChunkId], bytes: &[u8]) -> Result<Option<Found>> {

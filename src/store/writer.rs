@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::frame_maker::{Batch, FrameMaker, Match, PackedFrame};
+use super::frame_maker::{Batch, FrameMaker, Outcome, PackedFrame};
 use super::index_segment::{self, PackEntry};
 use super::pack::{FRAME_CHUNK_COUNT_MAX, FrameKind, Role};
 use super::pack_writer::{FinishedPack, PackWriter};
@@ -24,13 +24,6 @@ use crate::storage::{ObjectKey, StorageErrorKind};
 
 /// An index segment is published when so many bytes of packs are uploaded: what a crash costs other machines at most.
 const CHECKPOINT_LEN: u64 = 1 << 30;
-
-/// Before so many bytes came in, nothing is said about their novelty.
-const NOVELTY_LEN: u64 = 64 << 20;
-/// Where at most one byte in so many is new ...
-const NOVELTY_SHARE: u64 = 8;
-/// ... new bytes are few, and worth more of the processor's time.
-const LEVEL_OF_FEW: i32 = 9;
 
 struct BatchJob {
     number: u64,
@@ -83,8 +76,8 @@ pub struct Writer {
     flush: Option<Sender<(u64, PackJob)>>,
     workers: Vec<Worker>,
     reported: (u64, u64, u64),
-    /// Content bytes that came in, and those of them that were new.
-    novelty: (u64, u64),
+    /// Bytes that came in.
+    offered: u64,
     has_lost_packs: bool,
 }
 
@@ -150,7 +143,7 @@ impl Writer {
             flush: Some(packed),
             workers,
             reported: (0, 0, 0),
-            novelty: (0, 0),
+            offered: 0,
             has_lost_packs,
         })
     }
@@ -176,7 +169,7 @@ impl Writer {
         let ids: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
         let stored = self.repository.index().contains(&ids)?;
         let mut summary = PutSummary::default();
-        let offered: u64 = chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum();
+        self.offered += chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum::<u64>();
         for (Offered { id, bytes, older }, stored) in chunks.into_iter().zip(stored) {
             if stored || !lock(&self.shared.pending).insert(id) {
                 context.count(Counter::ChunksKnown, 1);
@@ -186,8 +179,6 @@ impl Writer {
             summary.bytes_new += bytes.len() as u64;
             self.gather(role, id, bytes, older)?;
         }
-        self.novelty.0 += offered;
-        self.novelty.1 += summary.bytes_new;
         context.count(Counter::ChunksNew, summary.chunks_new);
         self.checkpoint(context)?;
         Ok(summary)
@@ -212,19 +203,16 @@ impl Writer {
         if batch.chunk_count() == 0 {
             return Ok(());
         }
-        let (offered, new) = self.novelty;
-        if offered >= NOVELTY_LEN && new <= offered / NOVELTY_SHARE {
-            batch.set_level(LEVEL_OF_FEW);
-        }
+        batch.set_offered(self.offered);
         let job = BatchJob { number: self.next_number, batch };
         self.next_number += 1;
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         if sent { Ok(()) } else { Err(self.failure()) }
     }
 
-    /// New chunks that have much in common with stored ones, found since the last call.
-    pub fn take_matches(&self) -> Vec<Match> {
-        self.maker.take_matches()
+    /// What came of looking for something like new chunks, since the last call.
+    pub fn take_outcomes(&self) -> Vec<Outcome> {
+        self.maker.take_outcomes()
     }
 
     fn failure(&self) -> Error {
