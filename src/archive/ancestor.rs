@@ -130,13 +130,13 @@ impl<'s> Ancestor<'s> {
         self.recent.push_back(Recent { id: *id, start, drift: self.drift });
         // The start comes first: the end may move the drift.
         let expected_start = self.expected(start);
-        let doubt = (start - self.snapped) / DOUBT_SHARE;
+        let before = ((start - self.snapped) / DOUBT_SHARE).min(DOUBT_MAX);
         self.snap();
         let expected_end = self.expected(self.at);
-        let doubt = if self.snapped == self.at { doubt } else { (self.at - self.snapped) / DOUBT_SHARE }.min(DOUBT_MAX);
+        let behind = ((self.at - self.snapped) / DOUBT_SHARE).min(DOUBT_MAX);
         let slack = (len / OVERLAP_SHARE).min(OVERLAP_LEN);
-        let first = self.window.partition_point(|old| old.end() + doubt <= expected_start + slack);
-        let overlapping = self.window.range(first..).take_while(|old| old.start + slack < expected_end + doubt);
+        let first = self.window.partition_point(|old| old.end() + before <= expected_start + slack);
+        let overlapping = self.window.range(first..).take_while(|old| old.start + slack < expected_end + behind);
         let mut older: Vec<ChunkId> = overlapping.filter_map(|old| old.id).take(OLDER_COUNT_MAX).collect();
         if self.lost {
             let first = self.window.partition_point(|old| old.end() <= self.proven.1);
@@ -232,7 +232,8 @@ mod tests {
     use super::*;
 
     fn id(n: u32) -> ChunkId {
-        let mut bytes = [0; 32];
+        // All zeros is a hole.
+        let mut bytes = [1; 32];
         bytes[..4].copy_from_slice(&n.to_le_bytes());
         ChunkId::from_bytes(bytes)
     }
@@ -253,7 +254,8 @@ mod tests {
         let mut ancestor = ancestor(lens(2000));
         for (n, len) in (0..).zip(lens(2000)) {
             // Each chunk loses or gains a little, more in all than any slack.
-            assert_eq!(ancestor.older(&id(NEW + n), len + 500), [id(n)], "{n}");
+            let older = ancestor.older(&id(NEW + n), len + 500);
+            assert!(older.contains(&id(n)) && older.len() <= 2, "{n}: {older:?}");
         }
     }
 
@@ -262,6 +264,7 @@ mod tests {
         let mut ancestor = ancestor([100_000; 6].into_iter());
         assert_eq!(ancestor.older(&id(0), 100_000), []);
         assert_eq!(ancestor.older(&id(NEW), 150_000), [id(1), id(2)]);
+        // It ends where the third piece ended, so what follows is certain again.
         assert_eq!(ancestor.older(&id(NEW + 1), 50_100), [id(2)]);
         assert_eq!(ancestor.older(&id(NEW + 2), 100_000), [id(3)]);
     }
