@@ -16,7 +16,7 @@ mod repository;
 mod writer;
 
 pub use chunk_reader::ChunkReader;
-pub use frame_maker::{DeltaPolicy, Outcome};
+pub use frame_maker::{DeltaPolicy, Outcome, PackedFrame};
 pub use keyring::{KeyInfo, Unlock};
 pub use pack::Role;
 pub use repository::{Repository, exists};

@@ -134,7 +134,7 @@ impl Lineage {
     /// Reads an extension.
     ///
     /// # Errors
-    /// On a depth of zero, no base or too many, a base twice.
+    /// On a depth of zero, no base or too many, a base cut short.
     pub fn decode(bytes: &[u8]) -> Decoded<Self> {
         let mut r = Reader::new(bytes);
         let (depth, generation) = (r.u8()?, r.u16()?);

@@ -8,8 +8,10 @@
     reason = "a test says what went wrong by stopping"
 )]
 
+mod deltas;
 mod invalid;
 mod reference_chunker;
+mod reference_delta;
 mod reference_reader;
 mod restores;
 mod shapes;

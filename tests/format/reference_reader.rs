@@ -2,19 +2,23 @@
 //! with a key file or a passphrase, builds its own map of chunks from the footers of all packs, and restores a snapshot
 //! to a map. The numbers of rules (`PACK-3`) are those of the specification.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde_json::Value;
+
+use super::reference_delta;
 
 const HEADER_LEN: usize = 44;
 const TRAILER_LEN: usize = 20;
 
 type Id = [u8; 32];
-type Result<T> = std::result::Result<T, String>;
+pub type Result<T> = std::result::Result<T, String>;
 
 pub enum Key<'a> {
     Passphrase(&'a str),
@@ -30,11 +34,16 @@ struct Place {
     len: usize,
 }
 
-#[derive(Clone, Copy)]
-struct Frame {
+#[derive(Clone)]
+pub struct Frame {
     offset: usize,
     sealed_len: usize,
-    kind: u8,
+    pub kind: u8,
+    /// As it is in the footer; a part of the associated data.
+    extension: Vec<u8>,
+    /// 06-delta: how many deltas have to be undone. Zero for all other kinds.
+    pub depth: u8,
+    bases: Vec<Id>,
     plain_len: usize,
 }
 
@@ -42,6 +51,8 @@ pub struct Repository {
     root: PathBuf,
     master: Id,
     chunks: BTreeMap<Id, Place>,
+    /// Plain frames by pack and offset: a base is wanted by many deltas.
+    opened: RefCell<BTreeMap<(PathBuf, usize), Rc<Vec<u8>>>>,
 }
 
 /// One restored thing. Content is there for regular files only; holes are filled with zeros.
@@ -59,7 +70,7 @@ pub struct Found {
 }
 
 /// Takes fields off the front (01-terms).
-struct Cursor<'a>(&'a [u8]);
+pub struct Cursor<'a>(pub &'a [u8]);
 
 impl<'a> Cursor<'a> {
     fn take(&mut self, len: usize) -> Result<&'a [u8]> {
@@ -84,21 +95,22 @@ impl<'a> Cursor<'a> {
         Ok(self.take(32)?.try_into().unwrap())
     }
 
-    fn varint(&mut self) -> Result<u64> {
-        let (mut value, mut shift) = (0u64, 0);
+    pub fn varint(&mut self) -> Result<u64> {
+        let (mut value, mut shift) = (0u128, 0);
         loop {
             let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
+            value |= u128::from(byte & 0x7f) << shift;
             shift += 7;
             match byte & 0x80 {
-                0 => return Ok(value),
+                0 if byte == 0 && shift > 7 => return Err("a number in a longer form than it needs".to_owned()),
+                0 => return u64::try_from(value).map_err(|error| error.to_string()),
                 _ if shift > 63 => return Err("a number too long".to_owned()),
                 _ => {}
             }
         }
     }
 
-    fn len(&mut self) -> Result<usize> {
+    pub fn len(&mut self) -> Result<usize> {
         usize::try_from(self.varint()?).map_err(|error| error.to_string())
     }
 
@@ -211,20 +223,32 @@ fn unwrap_master(object: &[u8], repository: &[u8], key: &Key<'_>) -> Result<Id> 
 /// A frame, and ids and lengths of its chunks.
 type ListedFrame = (Frame, Vec<(Id, usize)>);
 
+/// 06-delta: depth and bases, from the extension of a delta frame.
+fn lineage(extension: &[u8]) -> Result<(u8, Vec<Id>)> {
+    let mut r = Cursor(extension);
+    let (depth, _generation) = (r.byte()?, r.take(2)?);
+    let mut bases = Vec::new();
+    while !r.0.is_empty() {
+        bases.push(r.id()?);
+    }
+    if depth > 0 && (1..=7).contains(&bases.len()) { Ok((depth, bases)) } else { Err("a bad lineage".to_owned()) }
+}
+
 /// 05-pack: frames with their chunks, from the footer.
 fn frames(footer: &[u8]) -> Result<Vec<ListedFrame>> {
     let mut r = Cursor(footer);
     let mut offset = HEADER_LEN;
     let mut frames = Vec::new();
     for _ in 0..r.varint()? {
-        let (kind, sealed_len) = (r.byte()?, r.len()?);
-        r.counted()?; // PACK-9: what only later kinds have
+        let (kind, sealed_len, extension) = (r.byte()?, r.len()?, r.counted()?.to_vec());
+        // PACK-9: what the extension of a later kind says is nobody's business.
+        let (depth, bases) = if kind == 2 { lineage(&extension)? } else { (0, Vec::new()) };
         let mut chunks = Vec::new();
         for _ in 0..r.varint()? {
             chunks.push((r.id()?, r.len()?));
         }
         let plain_len = chunks.iter().map(|(_, len)| len).sum();
-        frames.push((Frame { offset, sealed_len, kind, plain_len }, chunks));
+        frames.push((Frame { offset, sealed_len, kind, extension, depth, bases, plain_len }, chunks));
         offset += sealed_len;
     }
     r.end()?;
@@ -241,7 +265,8 @@ impl Repository {
         }
         let keys = list(&root.join("keys"))?;
         let master = keys.iter().find_map(|path| unwrap_master(&read(path).ok()?, repository, key).ok());
-        let mut opened = Self { root: root.to_owned(), master: master.ok_or("no key opens")?, chunks: BTreeMap::new() };
+        let master = master.ok_or("no key opens")?;
+        let mut opened = Self { root: root.to_owned(), master, chunks: BTreeMap::new(), opened: RefCell::default() };
         record(&config, 1, 24, &opened.subkey("records"))?;
         for directory in list(&root.join("packs"))? {
             for pack in list(&directory)? {
@@ -273,30 +298,63 @@ impl Repository {
         for (frame, chunks) in frames(&footer)? {
             let mut at = 0;
             for (id, len) in chunks {
-                self.chunks.insert(id, Place { pack: pack.to_owned(), frame, start: at, len });
+                // DELTA-6: of several places that of the smallest depth.
+                if self.chunks.get(&id).is_none_or(|known| frame.depth < known.frame.depth) {
+                    self.chunks.insert(id, Place { pack: pack.to_owned(), frame: frame.clone(), start: at, len });
+                }
                 at += len;
             }
         }
         Ok(())
     }
 
+    fn place(&self, id: &Id) -> Result<&Place> {
+        self.chunks.get(id).ok_or_else(|| format!("chunk {} is in no pack", to_hex(id)))
+    }
+
     fn chunk(&self, id: &Id) -> Result<Vec<u8>> {
-        let place = self.chunks.get(id).ok_or_else(|| format!("chunk {} is in no pack", to_hex(id)))?;
-        let Frame { offset, sealed_len, kind, plain_len } = place.frame;
-        let header = read_range(&place.pack, 0, HEADER_LEN)?;
-        let purpose = if header[11] == 1 { "content frames" } else { "tree frames" };
-        let object_key = *blake3::keyed_hash(&self.subkey(purpose), &header).as_bytes();
-        let mut aad = vec![kind];
-        aad.extend_from_slice(&(plain_len as u64).to_le_bytes());
-        let body = open(&object_key, offset as u64, &aad, &read_range(&place.pack, offset, sealed_len)?)?;
-        let plain = match kind {
-            0 => body,
-            1 => decompress(&body, plain_len)?,
-            other => return Err(format!("frame kind {other}")),
-        };
+        let place = self.place(id)?;
+        let plain = self.plain(place)?;
         let chunk = plain.get(place.start..place.start + place.len).ok_or("a chunk beyond its frame")?;
         let right = blake3::keyed_hash(&self.subkey("chunk id"), chunk).as_bytes() == id;
         if right { Ok(chunk.to_vec()) } else { Err("a chunk is not what its id says".to_owned()) }
+    }
+
+    /// The plain text of a frame.
+    fn plain(&self, Place { pack, frame, .. }: &Place) -> Result<Rc<Vec<u8>>> {
+        let key = (pack.clone(), frame.offset);
+        if let Some(plain) = self.opened.borrow().get(&key) {
+            return Ok(plain.clone());
+        }
+        let header = read_range(pack, 0, HEADER_LEN)?;
+        let purpose = if header[11] == 1 { "content frames" } else { "tree frames" };
+        let object_key = *blake3::keyed_hash(&self.subkey(purpose), &header).as_bytes();
+        let aad = [&[frame.kind], (frame.plain_len as u64).to_le_bytes().as_slice(), &frame.extension].concat();
+        let body = open(&object_key, frame.offset as u64, &aad, &read_range(pack, frame.offset, frame.sealed_len)?)?;
+        let plain = match frame.kind {
+            0 => body,
+            1 => decompress(&body, frame.plain_len)?,
+            2 => {
+                let delta = zstd::bulk::decompress(&body, frame.plain_len).map_err(|error| error.to_string())?;
+                reference_delta::undo(&delta, &self.base(frame)?, frame.plain_len)?
+            }
+            other => return Err(format!("frame kind {other}")),
+        };
+        let plain = Rc::new(plain);
+        self.opened.borrow_mut().insert(key, plain.clone());
+        Ok(plain)
+    }
+
+    /// 06-delta: the chunks that a delta was made against. Each lies less deep than the delta, so this comes to an end.
+    fn base(&self, frame: &Frame) -> Result<Vec<u8>> {
+        let mut base = Vec::new();
+        for id in &frame.bases {
+            if self.place(id)?.frame.depth >= frame.depth {
+                return Err("a base that lies as deep as its delta".to_owned());
+            }
+            base.extend(self.chunk(id)?);
+        }
+        if base.len() <= 16 << 20 { Ok(base) } else { Err("a base too long".to_owned()) }
     }
 
     /// Names and records of all snapshots.

@@ -1,5 +1,7 @@
 //! Bytes to meaning and back, for every record of the format: what the vectors are compared through.
 
+use std::collections::BTreeMap;
+
 use compline::archive::entry::{self, Content, Entry, EntryKind, Metadata, Piece, Time};
 use compline::archive::fields::Fields;
 use compline::archive::snapshot::Snapshot;
@@ -8,14 +10,14 @@ use compline::archive::tree::Tree;
 use compline::chunker::{Chunker, Gear, Profile};
 use compline::codec::{DecodeError, Reader, Writer};
 use compline::crypto::{Purpose, Secret};
-use compline::id::{RepositoryId, from_hex, to_hex};
+use compline::id::{ChunkId, RepositoryId, from_hex, to_hex};
 use compline::storage::{MemoryStorage, ObjectKey, Storage};
 use compline::store::config::{Config, ConfigHead};
 use compline::store::envelope::{self, HEADER_LEN, Header, ObjectType};
 use compline::store::index_segment::{self, PackEntry};
 use compline::store::keyring::{self, Extra, Unlock};
-use compline::store::pack::{self, Frame, Role};
-use compline::store::pack_reader::{FrameOpener, PackKeys, footer_of, verify_chunks};
+use compline::store::pack::{self, Frame, Lineage, Role};
+use compline::store::pack_reader::{FrameOpener, PackError, PackKeys, footer_of, unpack, verify_chunks};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -297,18 +299,36 @@ fn pack_object(bytes: &[u8], given: &Value) -> Decoded {
     let header = Header::decode(ObjectType::Pack, &mut Reader::new(head)).map_err(text)?;
     let opener = FrameOpener::new(head, &keys).map_err(text)?;
     let frames = footer_of(bytes, &keys).map_err(text)?;
-    let mut chunks = Vec::new();
-    for frame in &frames {
+    let mut plains = vec![Vec::new(); frames.len()];
+    let mut known: BTreeMap<ChunkId, Vec<u8>> = BTreeMap::new();
+    // Deltas last: their bases are in the same pack.
+    let mut order: Vec<usize> = (0..frames.len()).collect();
+    order.sort_by_key(|n| frames[*n].extension.first().copied());
+    for n in order {
+        let frame = &frames[n];
         let range = usize::try_from(frame.offset).unwrap()..usize::try_from(frame.offset + frame.sealed_len).unwrap();
-        let mut plain = Vec::new();
-        opener.open(frame.offset, frame.kind, frame.plain_len, bytes[range].to_vec(), &mut plain).map_err(text)?;
-        verify_chunks(frame, &plain, &keys).map_err(text)?;
-        chunks.push(shown(&plain));
+        let mut sealed = bytes[range].to_vec();
+        let body =
+            opener.unseal(frame.offset, frame.kind, frame.plain_len, &frame.extension, &mut sealed).map_err(text)?;
+        let base = || {
+            let lineage = Lineage::decode(&frame.extension)?;
+            let bases: Option<Vec<&[u8]>> = lineage.bases.iter().map(|id| known.get(id).map(Vec::as_slice)).collect();
+            bases.map(|bases| bases.concat()).ok_or(PackError::NoBase)
+        };
+        unpack(frame.kind, frame.plain_len, body, base, &mut plains[n]).map_err(|error: PackError| text(error))?;
+        verify_chunks(frame, &plains[n], &keys).map_err(text)?;
+        let mut rest = plains[n].as_slice();
+        for (id, len) in &frame.chunks {
+            let (chunk, after) = rest.split_at(usize::try_from(*len).unwrap());
+            known.insert(*id, chunk.to_vec());
+            rest = after;
+        }
     }
     let name = ObjectKey::Pack(compline::id::PackId::from_bytes(*blake3::hash(bytes).as_bytes())).path();
     let frames: Vec<Value> = frames.iter().map(frame_meaning).collect();
+    let plains: Vec<Value> = plains.iter().map(|plain| shown(plain)).collect();
     let role = Role::from_byte(header.detail).ok_or("unknown role")? as u8;
-    let meaning = json!({ "object": name, "role": role, "frames": frames, "plain": chunks });
+    let meaning = json!({ "object": name, "role": role, "frames": frames, "plain": plains });
     Ok((meaning, bytes.to_vec()))
 }
 

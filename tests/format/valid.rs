@@ -5,15 +5,17 @@ use compline::archive::fields::Fields;
 use compline::archive::table::{Page, PageRef, Row, Table};
 use compline::archive::tree::Tree;
 use compline::codec::Writer;
+use compline::compress;
 use compline::crypto::{PassphraseCost, Purpose, Secret};
 use compline::id::{ChunkId, PackId, RepositoryId, to_hex};
+use compline::store::PackedFrame;
 use compline::store::config::ConfigHead;
 use compline::store::envelope::{self, Header, ObjectType};
 use compline::store::index_segment::{self, PackEntry};
 use compline::store::keyring::{self, Extra};
-use compline::store::pack::{self, Frame, FrameKind, Role};
+use compline::store::pack::{self, Frame, FrameKind, Lineage, Role};
 use compline::store::pack_reader::PackKeys;
-use compline::store::pack_writer::{OpenFrame, PackWriter};
+use compline::store::pack_writer::PackWriter;
 use serde_json::{Value, json};
 
 use super::shapes;
@@ -45,15 +47,19 @@ pub fn frame(offset: u64, sealed_len: u64, kind: FrameKind, chunks: &[(u8, u64)]
 }
 
 pub fn frames() -> Vec<Frame> {
-    let delta = Frame {
-        extension: vec![0xba; 32],
-        ..frame(2216, 300, FrameKind::Other(pack::FRAME_KIND_DELTA), &[(4, 262_144)])
-    };
+    let delta =
+        Frame { extension: lineage(1, 3, &[0xba]).encode(), ..frame(2216, 300, FrameKind::Delta, &[(4, 262_144)]) };
+    let later = Frame { extension: vec![0xee; 5], ..frame(2516, 100, FrameKind::Other(3), &[(5, 1), (6, 300)]) };
     vec![
         frame(44, 2016, FrameKind::Raw, &[(1, 2000)]),
         frame(2060, 156, FrameKind::Zstd, &[(2, 100), (3, 65_536)]),
         delta,
+        later,
     ]
+}
+
+pub fn lineage(depth: u8, generation: u16, bases: &[u8]) -> Lineage {
+    Lineage { depth, generation, bases: bases.iter().map(|byte| id(*byte)).collect() }
 }
 
 pub fn content(depth: u8, pieces: &[(u8, u64)]) -> Content {
@@ -157,17 +163,19 @@ pub fn key_given(more: &Value) -> Value {
 pub fn pack_bytes(role: Role) -> Vec<u8> {
     let keys = PackKeys::new(&master());
     let mut pack = PackWriter::with_salt(role, &keys, SALT);
-    let noise = blake3::hash(b"noise");
-    for chunks in
-        [vec![noise.as_bytes().to_vec()], vec![b"compline ".repeat(9), b"the last office of the day\n".repeat(4)]]
-    {
-        let mut frame = OpenFrame::default();
-        for chunk in &chunks {
-            frame.push(keys.chunk_id(chunk), chunk);
-        }
-        pack.push(frame.compress());
-    }
+    let noise = blake3::hash(b"noise").as_bytes().to_vec();
+    let text = [b"compline ".repeat(9), b"the last office of the day\n".repeat(4)];
+    pack.push(packed(&keys, FrameKind::Raw, &[&noise], noise.clone(), Vec::new()));
+    let zstd = compress::always_compress(compress::LEVEL, &text.concat()).unwrap();
+    pack.push(packed(&keys, FrameKind::Zstd, &[&text[0], &text[1]], zstd, Vec::new()));
     pack.finish().bytes
+}
+
+/// A frame of `chunks` that seals `bytes`.
+fn packed(keys: &PackKeys, kind: FrameKind, chunks: &[&[u8]], bytes: Vec<u8>, extension: Vec<u8>) -> PackedFrame {
+    let chunks: Vec<(ChunkId, u64)> = chunks.iter().map(|chunk| (keys.chunk_id(chunk), chunk.len() as u64)).collect();
+    let plain_len = chunks.iter().map(|(_, len)| len).sum();
+    PackedFrame { kind, plain_len, bytes, chunks, extension, features: Vec::new() }
 }
 
 pub const SNAPSHOT_MINIMAL: &str = r#"{"format":1,"platform":"","host":"h","user":"u","time":"2026-09-21T00:10:00Z","finished_at":"2026-09-21T00:11:00Z","status":"complete","tags":[],"tool":"compline 0.1.0","components":[]}"#;
@@ -206,7 +214,7 @@ fn records() -> Vec<Vector> {
 }
 
 pub fn pack_entry() -> PackEntry {
-    PackEntry { id: PackId::from_bytes([0xee; 32]), role: Role::Content, len: 2516 + 16 + 120 + 20, frames: frames() }
+    PackEntry { id: PackId::from_bytes([0xee; 32]), role: Role::Content, len: 2616 + 16 + 300 + 20, frames: frames() }
 }
 
 fn plain_records() -> Vec<Vector> {
