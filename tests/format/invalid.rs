@@ -2,8 +2,10 @@
 
 use compline::archive::entry::EntryKind;
 use compline::codec::Writer;
+use compline::id::ChunkId;
 use compline::store::envelope::{Header, ObjectType};
-use compline::store::pack::{self, FrameKind, Role};
+use compline::store::pack::{self, FrameKind, Lineage, Role};
+use compline::store::pack_reader::PackKeys;
 use serde_json::{Value, json};
 
 use super::valid;
@@ -50,6 +52,7 @@ pub fn all() -> Vec<Vector> {
     keys(&mut maker);
     packs(&mut maker);
     footers(&mut maker);
+    deltas(&mut maker);
     entries(&mut maker);
     contents(&mut maker);
     trees(&mut maker);
@@ -126,6 +129,24 @@ fn footers(m: &mut Maker) {
     footer(m, "footer-extension-too-long", &|w| {
         w.u8(2).varint(50).counted_bytes(&[0; 256]).varint(1).bytes(&chunk).varint(100);
     });
+    let of_chunks = |extension: &[u8], count: u64| {
+        let mut w = Writer::new();
+        w.varint(1).u8(2).varint(50).counted_bytes(extension).varint(count);
+        (0..count).for_each(|_| {
+            w.bytes(&chunk).varint(100);
+        });
+        w.into_bytes()
+    };
+    let sound = valid::lineage(1, 1, &[2]).encode();
+    m.add("footer-delta-of-two-chunks", of_chunks(&sound, 2));
+    m.add("footer-delta-without-extension", of_chunks(&[], 1));
+    m.add("footer-delta-extension-cut", of_chunks(&sound[..34], 1));
+    for (what, bases) in [("depth-zero", 1), ("no-base", 0), ("eight-bases", 8)] {
+        let lineage = valid::lineage(u8::from(what != "depth-zero"), 1, &vec![2; bases]).encode();
+        m.add(&format!("footer-delta-{what}"), of_chunks(&lineage, 1));
+        m.add(&format!("lineage-{what}"), lineage);
+    }
+    m.add("lineage-odd-length", [sound.as_slice(), &[0]].concat());
     footer(m, "footer-no-chunks", &|w| {
         w.u8(1).varint(50).varint(0).varint(0);
     });
@@ -167,6 +188,38 @@ fn footers(m: &mut Maker) {
         footer.push(0);
         w.u8(1).varint(1).bytes(&[1; 32]).u8(1).varint(1000).counted_bytes(&footer);
     });
+}
+
+fn deltas(m: &mut Maker) {
+    let given = |plain_len: u64| json!({ "bases": [valid::ROWS], "plain_len": plain_len });
+    let mut made = |name: &str, plain_len, ops: &[(usize, usize, usize)], literals: &str| {
+        m.made.push(valid::delta_vector(name, &[valid::ROWS], plain_len, ops, literals));
+    };
+    made("delta-copy-beyond-the-base", 30, &[(0, 1, 30)], "");
+    made("delta-empty-copy-beyond-the-base", 1, &[(1, 31, 0)], "x");
+    made("delta-copy-too-long", 29, &[(0, 0, 30)], "");
+    made("delta-copies-too-long", 40, &[(0, 0, 30), (0, 0, 30)], "");
+    made("delta-literal-too-long", 3, &[(4, 0, 0)], "paid");
+    made("delta-literals-and-copy-too-long", 33, &[(4, 0, 30)], "paid");
+    made("delta-literals-missing", 19, &[(0, 0, 15), (4, 19, 0)], "pai");
+    made("delta-literals-trailing", 34, &[(0, 0, 30)], "paid;");
+    made("delta-too-short", 31, &[(0, 0, 30)], "");
+    m.given("delta-copy-before-the-base", given(30), vec![1, 0, 30, 1]);
+    m.given("delta-copy-start-overflow", given(30), [&[1, 0, 30, 0xfe], [0xff; 8].as_slice(), &[0x01]].concat());
+    m.given("delta-too-many-operations", given(30), vec![100, 0, 30, 0]);
+    m.given("delta-operations-cut", given(30), vec![2, 0, 0, 30, 0, 0]);
+    m.given("delta-varint-too-long", given(30), vec![1, 0, 30, 0x80, 0]);
+    let pack = |m: &mut Maker, name: &str, target: &[u8], delta: &[u8], sealed: &Lineage, listed: &Lineage| {
+        m.given(name, valid::with_master(&Value::Null), valid::pack_of_one_delta(target, delta, sealed, listed));
+    };
+    let of = |id: ChunkId, depth: u8| Lineage { depth, generation: 1, bases: vec![id] };
+    let rows = PackKeys::new(&valid::master()).chunk_id(valid::ROWS.as_bytes());
+    let sound = of(rows, 1);
+    let first_row = [1, 0, 10, 0];
+    pack(m, "pack-delta-of-another-base", b"id 1 paid;", &first_row, &of(valid::id(9), 1), &sound);
+    pack(m, "pack-delta-of-another-depth", b"id 1 paid;", &first_row, &sound, &of(rows, 2));
+    pack(m, "pack-delta-of-another-chunk", b"id 1 open;", &first_row, &sound, &sound);
+    pack(m, "pack-delta-longer-than-its-chunk", b"ab", &[1, 1, 1, 0, b'a', b'b'], &sound, &sound);
 }
 
 fn entries(m: &mut Maker) {

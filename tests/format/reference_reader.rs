@@ -357,6 +357,11 @@ impl Repository {
         if base.len() <= 16 << 20 { Ok(base) } else { Err("a base too long".to_owned()) }
     }
 
+    /// The frames that chunks are read from, each once for each of its chunks.
+    pub fn frames(&self) -> impl Iterator<Item = &Frame> {
+        self.chunks.values().map(|place| &place.frame)
+    }
+
     /// Names and records of all snapshots.
     pub fn snapshots(&self) -> Result<Vec<(String, Value)>> {
         let mut found = Vec::new();

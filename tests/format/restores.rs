@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use compline::archive::snapshots;
-use compline::archive::{ArchivePath, ArchiveWriter, CaptureSink, ComponentRecord, Entry, FilesSource, Snapshot};
+use compline::archive::{
+    ArchivePath, ArchiveWriter, CaptureSink, ComponentRecord, Entry, FilesSource, Parent, Snapshot,
+};
 use compline::chunker::Profile;
 use compline::clock::FixedClock;
 use compline::error::ErrorKind;
@@ -31,6 +33,27 @@ fn noise(len: usize, seed: &str) -> Vec<u8> {
     bytes
 }
 
+/// About 3 MB of a table as text.
+fn rows() -> Vec<u8> {
+    let row = |n: usize| format!("{n}\tcustomer {}\t{}.00\topen\n", n * 7919 % 100_003, n * 31 % 9973);
+    (0..90_000).map(row).collect::<String>().into_bytes()
+}
+
+/// Another night: one row in 700 changed, some are gone, some are new, all over the table.
+fn edit(table: &mut Vec<u8>, night: usize) {
+    let lines: Vec<&[u8]> = table.split_inclusive(|byte| *byte == b'\n').collect();
+    let mut edited = Vec::new();
+    for (n, line) in lines.into_iter().enumerate() {
+        match (n + night * 97) % 2100 {
+            0 => edited.extend_from_slice(format!("{n}\tchanged in night {night}\n").as_bytes()),
+            700 => edited.extend_from_slice(&[line, b"a new row\n"].concat()),
+            1400 => {}
+            _ => edited.extend_from_slice(line),
+        }
+    }
+    *table = edited;
+}
+
 /// Odd names, modes, links, holes, long and many files.
 fn build(root: &Path) {
     let write = |name: &[u8], bytes: &[u8]| fs::write(root.join(OsStr::from_bytes(name)), bytes).unwrap();
@@ -40,6 +63,7 @@ fn build(root: &Path) {
     write(b"nothing", b"");
     write(b"a/text", &b"the last office of the day\n".repeat(10_000));
     write(b"a/b/noise", &noise(3_000_000, "noise"));
+    write(b"a/table", &rows());
     for n in 0..300 {
         write(format!("a/b/c/{n}").as_bytes(), &noise(n * 7, "small"));
     }
@@ -81,12 +105,21 @@ fn component(name: &str, kind: &str, root: &Entry) -> ComponentRecord {
     serde_json::from_value(json).unwrap()
 }
 
-/// Backs `source` up as the component `files`, and `dump` as the stream `db/all.sql`.
-fn back_up(repository: &Repository, source: &Path, dump: &[u8]) {
+/// What is in `source` and `dump`, the name of its snapshot, and the root of `files` in it.
+struct Night {
+    snapshot: String,
+    files: Entry,
+    tree: BTreeMap<Vec<u8>, Found>,
+    dump: Vec<u8>,
+}
+
+/// Backs `source` up as the component `files`, compared with an older one, and `dump` as the stream `db/all.sql`.
+fn back_up(repository: &Repository, source: &Path, dump: &[u8], older: Option<&Night>) -> Night {
     let (clock, ledger) = (FixedClock(Timestamp::UNIX_EPOCH), Ledger::default());
     let context = Context { clock: &clock, observer: &ledger, interrupt: &NEVER };
     let mut writer = ArchiveWriter::new(repository, false, Vec::new(), context).unwrap();
-    let mut files = writer.component("files", Profile::default(), None, context);
+    let parent = older.map(|night| Parent { root: night.files.clone(), tells_all: true });
+    let mut files = writer.component("files", Profile::default(), parent, context);
     files.put_files(&FilesSource { paths: vec![source.to_owned()], ..FilesSource::default() }).unwrap();
     let files = files.finish().unwrap();
     let mut db = writer.component("db", Profile::named("db-page").unwrap(), None, context);
@@ -95,20 +128,25 @@ fn back_up(repository: &Repository, source: &Path, dump: &[u8]) {
     assert_eq!(ledger.problems(), Vec::new());
     let mut snapshot: Snapshot = serde_json::from_str(SNAPSHOT_MINIMAL).unwrap();
     snapshot.components = vec![component("files", "files", &files.root), component("db", "command", &db.root)];
-    writer.publish(&snapshot).unwrap();
+    let snapshot = writer.publish(&snapshot).unwrap().to_hex();
+    let mut tree = BTreeMap::new();
+    expected(source, [b"files".as_slice(), source.as_os_str().as_bytes()].concat(), &mut tree);
+    Night { snapshot, files: files.root, tree, dump: dump.to_vec() }
 }
 
-fn assert_restores(place: &Path, key: &Key<'_>, source: &Path, dump: &[u8]) {
-    let repository = reference_reader::Repository::open(place, key).unwrap();
-    let snapshots = repository.snapshots().unwrap();
-    assert_eq!(snapshots.len(), 1);
-    let mut restored = repository.restore(&snapshots[0].1).unwrap();
+fn assert_restores(repository: &reference_reader::Repository, nights: &[Night]) {
+    let snapshots: BTreeMap<String, _> = repository.snapshots().unwrap().into_iter().collect();
+    assert_eq!(snapshots.len(), nights.len());
+    for night in nights {
+        assert_restores_night(repository.restore(&snapshots[&night.snapshot]).unwrap(), night);
+    }
+}
+
+fn assert_restores_night(mut restored: BTreeMap<Vec<u8>, Found>, Night { tree: wanted, dump, .. }: &Night) {
     let stream = restored.remove(b"db/all.sql".as_slice()).unwrap();
-    assert!(stream.bytes == dump && stream.letter == '-');
-    let mut wanted = BTreeMap::new();
-    let name = [b"files".as_slice(), source.as_os_str().as_bytes()].concat();
-    expected(source, name.clone(), &mut wanted);
-    restored.retain(|path, _| path.starts_with(&name));
+    assert!(stream.bytes == *dump && stream.letter == '-');
+    let top = wanted.keys().next().unwrap();
+    restored.retain(|path, _| path.starts_with(top));
     assert_eq!(restored.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
     for (path, found) in restored {
         let wanted = &wanted[&path];
@@ -140,7 +178,8 @@ fn a_reader_written_from_the_specification_restores_what_compline_wrote() {
     let place = TempDir::new().unwrap();
     let (source, location) = (place.path().join("source"), place.path().join("repository"));
     build(&source);
-    let dump = noise(6_000_000, "dump");
+    // Nothing is known of its older versions but what they look like.
+    let mut dump = [rows(), noise(3_000_000, "dump")].concat();
     let passphrase = "gr\u{fc}n & long enough";
     let (file, text) = Unlock::new_key_file().unwrap();
     let unlock = Unlock::Passphrase(Zeroizing::new(passphrase.to_owned()));
@@ -148,10 +187,23 @@ fn a_reader_written_from_the_specification_restores_what_compline_wrote() {
     Repository::create(&storage, &unlock, "first", Timestamp::UNIX_EPOCH).unwrap();
     let repository = Repository::open(Box::new(storage), &unlock, None).unwrap();
     repository.add_key(&file, "second", Timestamp::UNIX_EPOCH).unwrap();
-    back_up(&repository, &source, &dump);
-    assert_restores(&location, &Key::Passphrase(passphrase), &source, &dump);
+    let mut nights = vec![back_up(&repository, &source, &dump, None)];
+    let mut table = rows();
+    for night in 1..=3 {
+        edit(&mut table, night);
+        fs::write(source.join("a/table"), &table).unwrap();
+        edit(&mut dump, night);
+        nights.push(back_up(&repository, &source, &dump, nights.last()));
+    }
+    let found = reference_reader::Repository::open(&location, &Key::Passphrase(passphrase)).unwrap();
+    assert_restores(&found, &nights);
+    // Of the nights after the first, most is stored as what changed, and what changed thrice lies three deltas deep.
+    let deepest = found.frames().map(|frame| frame.depth).max();
+    let delta_count = found.frames().filter(|frame| frame.kind == 2).count();
+    assert!(delta_count >= 20 && deepest >= Some(3), "{delta_count} deltas, {deepest:?} deep");
     // It needs no index: its map comes from the footers.
     fs::remove_dir_all(location.join("index")).unwrap();
-    assert_restores(&location, &Key::File(&text), &source, &dump);
+    let found = reference_reader::Repository::open(&location, &Key::File(&text)).unwrap();
+    assert_restores(&found, &nights);
     assert!(reference_reader::Repository::open(&location, &Key::Passphrase("wrong")).is_err());
 }

@@ -10,6 +10,7 @@ use compline::archive::tree::Tree;
 use compline::chunker::{Chunker, Gear, Profile};
 use compline::codec::{DecodeError, Reader, Writer};
 use compline::crypto::{Purpose, Secret};
+use compline::delta;
 use compline::id::{ChunkId, RepositoryId, from_hex, to_hex};
 use compline::storage::{MemoryStorage, ObjectKey, Storage};
 use compline::store::config::{Config, ConfigHead};
@@ -21,6 +22,8 @@ use compline::store::pack_reader::{FrameOpener, PackError, PackKeys, footer_of, 
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::reference_delta;
+
 type Decoded = Result<(Value, Vec<u8>), String>;
 
 /// Meaning and encoding of `bytes`, or the error.
@@ -31,6 +34,8 @@ pub fn decode(shape: &str, bytes: &[u8], given: &Value) -> Decoded {
         "key" => key_extra(bytes),
         "trailer" => trailer(bytes, given),
         "footer" => footer(bytes),
+        "lineage" => lineage(bytes),
+        "delta" => delta(bytes, given),
         "segment" => segment(bytes),
         "entry" => whole(bytes, Entry::decode, Entry::encode, entry_meaning),
         "content" => whole(bytes, Content::decode, Content::encode, content_meaning),
@@ -138,6 +143,34 @@ fn frame_meaning(frame: &Frame) -> Value {
 fn footer(bytes: &[u8]) -> Decoded {
     let frames = pack::decode_footer(bytes).map_err(text)?;
     Ok((frames.iter().map(frame_meaning).collect(), pack::encode_footer(&frames)))
+}
+
+fn lineage(bytes: &[u8]) -> Decoded {
+    let lineage = Lineage::decode(bytes).map_err(text)?;
+    let meaning = json!({ "depth": lineage.depth, "generation": lineage.generation, "bases": lineage.bases });
+    Ok((meaning, lineage.encode()))
+}
+
+/// A delta of the chunks that are given. Its operations are told by the reference, its target by both.
+fn delta(bytes: &[u8], given: &Value) -> Decoded {
+    let base: String = given["bases"].as_array().unwrap().iter().map(|base| base.as_str().unwrap()).collect();
+    let plain_len = usize::try_from(given["plain_len"].as_u64().unwrap()).unwrap();
+    let by_the_book = reference_delta::undo(bytes, base.as_bytes(), plain_len);
+    let plain = match delta::decode(bytes, base.as_bytes(), plain_len) {
+        Ok(plain) => plain,
+        Err(error) => {
+            assert!(by_the_book.is_err(), "the specification takes it for {by_the_book:?}");
+            return Err(text(error));
+        }
+    };
+    assert_eq!(by_the_book.as_ref(), Ok(&plain), "the specification makes something else of it");
+    let (ops, literals) = reference_delta::parse(bytes)?;
+    let shown_ops: Vec<Value> = ops
+        .iter()
+        .map(|op| json!({ "literal_len": op.literal_len, "copy_start": op.start, "copy_len": op.copy_len }))
+        .collect();
+    let meaning = json!({ "operations": shown_ops, "literals": shown(literals), "plain": shown(&plain) });
+    Ok((meaning, reference_delta::write(&ops, literals)))
 }
 
 fn segment(bytes: &[u8]) -> Decoded {
@@ -303,7 +336,7 @@ fn pack_object(bytes: &[u8], given: &Value) -> Decoded {
     let mut known: BTreeMap<ChunkId, Vec<u8>> = BTreeMap::new();
     // Deltas last: their bases are in the same pack.
     let mut order: Vec<usize> = (0..frames.len()).collect();
-    order.sort_by_key(|n| frames[*n].extension.first().copied());
+    order.sort_by_key(|n| Lineage::decode(&frames[*n].extension).map_or(0, |lineage| lineage.depth));
     for n in order {
         let frame = &frames[n];
         let range = usize::try_from(frame.offset).unwrap()..usize::try_from(frame.offset + frame.sealed_len).unwrap();

@@ -18,6 +18,7 @@ use compline::store::pack_reader::PackKeys;
 use compline::store::pack_writer::PackWriter;
 use serde_json::{Value, json};
 
+use super::reference_delta::{self, Op};
 use super::shapes;
 use super::vectors::{Vector, vector};
 
@@ -178,6 +179,86 @@ fn packed(keys: &PackKeys, kind: FrameKind, chunks: &[&[u8]], bytes: Vec<u8>, ex
     PackedFrame { kind, plain_len, bytes, chunks, extension, features: Vec::new() }
 }
 
+/// What the deltas are made of.
+pub const ROWS: &str = "id 1 paid;id 2 open;id 3 open;";
+
+/// A delta of `bases`, by its operations (literal length, start of the copy, its length) and its literals.
+pub fn delta_vector(
+    name: &str,
+    bases: &[&str],
+    plain_len: u64,
+    ops: &[(usize, usize, usize)],
+    literals: &str,
+) -> Vector {
+    let op = |(literal_len, start, copy_len): &(usize, usize, usize)| Op {
+        literal_len: *literal_len,
+        start: *start,
+        copy_len: *copy_len,
+    };
+    let bytes = reference_delta::write(&ops.iter().map(op).collect::<Vec<_>>(), literals.as_bytes());
+    vector(name, json!({ "bases": bases, "plain_len": plain_len }), bytes)
+}
+
+fn deltas() -> Vec<Vector> {
+    vec![
+        vector("lineage", Value::Null, lineage(1, 1, &[0xb1]).encode()),
+        vector("lineage-longest", Value::Null, lineage(255, 65_535, &[1, 2, 3, 4, 5, 6, 7]).encode()),
+        vector("lineage-base-twice", Value::Null, lineage(2, 300, &[1, 1]).encode()),
+        delta_vector("delta-no-operation", &[ROWS], 10, &[], "id 4 paid;"),
+        delta_vector("delta-same", &[ROWS], 30, &[(0, 0, 30)], ""),
+        delta_vector("delta-substitute", &[ROWS], 30, &[(0, 0, 15), (4, 19, 11)], "paid"),
+        delta_vector("delta-insert", &[ROWS], 41, &[(0, 0, 20), (11, 20, 10)], "id 2b paid;"),
+        delta_vector("delta-delete", &[ROWS], 20, &[(0, 0, 10), (0, 20, 10)], ""),
+        delta_vector("delta-append", &[ROWS], 40, &[(0, 0, 30)], "id 4 open;"),
+        delta_vector("delta-backwards", &[ROWS], 31, &[(0, 20, 10), (1, 10, 10), (0, 0, 10)], ";"),
+        delta_vector("delta-copy-twice", &[ROWS], 60, &[(0, 0, 30), (0, 0, 30)], ""),
+        delta_vector("delta-empty-copy", &[ROWS], 3, &[(1, 30, 0), (1, 0, 0)], "abc"),
+        delta_vector("delta-several-bases", &[ROWS, "id 4 open;", "id 5 open;"], 30, &[(4, 14, 26)], "id 2"),
+    ]
+}
+
+/// A delta of a delta, their common base, and the delta between them: in this order in the pack.
+fn pack_of_deltas() -> Vec<u8> {
+    let keys = PackKeys::new(&master());
+    let mut pack = PackWriter::with_salt(Role::Content, &keys, SALT);
+    let first = ROWS.as_bytes();
+    let (second, third) = (b"id 1 paid;id 2 paid;id 3 open;", b"id 1 paid;id 2 paid;id 3 paid;id 4 open;");
+    let delta_of = |bases: &[&[u8]], depth, target: &[u8], ops: &[(usize, usize, usize)], literals: &str| {
+        let bytes = delta_vector("", &[], 0, ops, literals).bytes;
+        let bases = bases.iter().map(|base| keys.chunk_id(base)).collect();
+        let extension = Lineage { depth, generation: depth.into(), bases }.encode();
+        packed(&keys, FrameKind::Delta, &[target], compress::always_compress(6, &bytes).unwrap(), extension)
+    };
+    pack.push(delta_of(&[second, first], 2, third, &[(0, 0, 25), (10, 45, 5)], "paid;id 4 "));
+    pack.push(packed(&keys, FrameKind::Raw, &[first], first.to_vec(), Vec::new()));
+    pack.push(delta_of(&[first], 1, second, &[(0, 0, 15), (4, 19, 11)], "paid"));
+    pack.finish().bytes
+}
+
+/// A pack with one chunk, [`ROWS`], and a delta frame that says in the footer that it is `target`, made of `listed`, and
+/// that was sealed with `sealed`.
+pub fn pack_of_one_delta(target: &[u8], delta: &[u8], sealed: &Lineage, listed: &Lineage) -> Vec<u8> {
+    let keys = PackKeys::new(&master());
+    let mut bytes = Header { detail: Role::Content as u8, salt: SALT }.encode(ObjectType::Pack);
+    let (key, footer_key) = (keys.frames(Role::Content).object_key(&bytes), keys.index().object_key(&bytes));
+    let header = bytes.clone();
+    let mut frames = Vec::new();
+    for (chunk, kind, body, sealed, listed) in [
+        (ROWS.as_bytes(), FrameKind::Raw, ROWS.as_bytes().to_vec(), Vec::new(), Vec::new()),
+        (target, FrameKind::Delta, compress::always_compress(6, delta).unwrap(), sealed.encode(), listed.encode()),
+    ] {
+        let (offset, plain_len, mut body) = (bytes.len() as u64, chunk.len() as u64, body);
+        key.seal(offset, &pack::frame_aad(kind, plain_len, &sealed), &mut body);
+        let chunks = vec![(keys.chunk_id(chunk), plain_len)];
+        frames.push(Frame { offset, sealed_len: body.len() as u64, kind, extension: listed, plain_len, chunks });
+        bytes.extend_from_slice(&body);
+    }
+    let mut footer = pack::encode_footer(&frames);
+    footer_key.seal(bytes.len() as u64, &header, &mut footer);
+    let trailer = pack::encode_trailer(u32::try_from(footer.len()).unwrap());
+    [bytes, footer, trailer].concat()
+}
+
 pub const SNAPSHOT_MINIMAL: &str = r#"{"format":1,"platform":"","host":"h","user":"u","time":"2026-09-21T00:10:00Z","finished_at":"2026-09-21T00:11:00Z","status":"complete","tags":[],"tool":"compline 0.1.0","components":[]}"#;
 
 fn snapshot_full() -> String {
@@ -306,6 +387,8 @@ pub fn all() -> Vec<Vector> {
     all.extend(archive_records());
     all.extend(records());
     all.push(vector("pack-content", with_master(&Value::Null), pack_bytes(Role::Content)));
+    all.extend(deltas());
+    all.push(vector("pack-deltas", with_master(&Value::Null), pack_of_deltas()));
     all.push(vector("pack-tree", with_master(&Value::Null), pack_bytes(Role::Tree)));
     all.push(cuts("cuts-default", "default", 3_000_001, 255));
     all.push(cuts("cuts-db-text", "db-text", 1_000_003, 255));
