@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use zstd::bulk::{Compressor, Decompressor};
 
-/// Level for everything: below 3 a prefix (delta) is useless, above it time grows faster than the repository shrinks.
+/// Level for whole chunks and records: above it time grows faster than the repository shrinks.
 pub const LEVEL: i32 = 3;
 
 /// Bytes are not what zstd wrote, or more comes out than was declared.

@@ -13,6 +13,7 @@ use compline::chunker::{Batch, Chunker, Gear, PROFILES, Profile};
 use compline::codec::{Decoded, Reader, Writer};
 use compline::compress;
 use compline::crypto::{Purpose, Secret};
+use compline::delta::{self, BaseIndex};
 use compline::id::{KeyId, RepositoryId};
 use compline::plan::Plan;
 use compline::storage::{Location, MemoryStorage, ObjectKey, Storage};
@@ -21,7 +22,7 @@ use compline::store::config::{Config, ConfigHead};
 use compline::store::envelope::{self, ObjectType};
 use compline::store::index_segment;
 use compline::store::keyring::{self, Extra};
-use compline::store::pack::{self, Role};
+use compline::store::pack::{self, FrameKind, Lineage, Role};
 use compline::store::pack_reader::{self, PackKeys};
 use compline::units;
 
@@ -34,6 +35,8 @@ pub const ALL: &[(&str, fn(&[u8]))] = &[
     ("footer", footer),
     ("trailer", trailer),
     ("frame", frame),
+    ("delta", delta_of_any_base),
+    ("similar", similar),
     ("segment", segment),
     ("entry", entry_record),
     ("tree", tree),
@@ -147,6 +150,13 @@ fn footer(data: &[u8]) {
     if let Ok(frames) = pack::decode_footer(data) {
         assert_eq!(pack::encode_footer(&frames), data);
         assert!(frames.iter().all(|frame| frame.plain_len <= pack::FRAME_PLAIN_LEN_MAX));
+        for frame in frames.iter().filter(|frame| frame.kind == FrameKind::Delta) {
+            assert!(frame.chunks.len() == 1 && Lineage::decode(&frame.extension).is_ok());
+        }
+    }
+    if let Ok(lineage) = Lineage::decode(data) {
+        assert_eq!(lineage.encode(), data);
+        assert!(lineage.depth > 0 && (1..=pack::BASE_COUNT_MAX).contains(&lineage.bases.len()));
     }
 }
 
@@ -163,6 +173,38 @@ fn frame(data: &[u8]) {
     let len = usize::from(u16::from_le_bytes(*len));
     if let Ok(plain) = compress::decompress(packed, len) {
         assert_eq!(plain.len(), len);
+    }
+}
+
+/// Length of the target, length of the base (u16), base, delta. Then all of it as a delta over the base of the vectors.
+fn delta_of_any_base(data: &[u8]) {
+    let undo = |delta: &[u8], base: &[u8], len: usize| {
+        if let Ok(plain) = delta::decode(delta, base, len) {
+            assert_eq!(plain.len(), len);
+        }
+    };
+    undo(data, b"id 1 paid;id 2 open;id 3 open;", 30);
+    let Some(([a, b, c, d], rest)) = data.split_first_chunk::<4>() else { return };
+    let base_len = usize::from(u16::from_le_bytes([*c, *d])).min(rest.len());
+    let (base, delta) = rest.split_at(base_len);
+    undo(delta, base, usize::from(u16::from_le_bytes([*a, *b])));
+}
+
+/// Length of the base (u16), base, target. Then all of it, and the same with its two parts exchanged, which is similar.
+fn similar(data: &[u8]) {
+    let Some((len, rest)) = data.split_first_chunk::<2>() else { return };
+    let (base, target) = rest.split_at(usize::from(u16::from_le_bytes(*len)).min(rest.len()));
+    round_trip(base, target);
+    round_trip(rest, &[target, base].concat());
+    let _any = delta::features(rest);
+}
+
+fn round_trip(base: &[u8], target: &[u8]) {
+    let mut index = BaseIndex::default();
+    index.fill(base);
+    if let Some(delta) = delta::encode(&index, base, target) {
+        assert!(delta.len() < target.len());
+        assert_eq!(delta::decode(&delta, base, target.len()).as_deref(), Ok(target));
     }
 }
 

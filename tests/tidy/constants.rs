@@ -33,6 +33,8 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("pack.frame_plain_len_max", "src/store/pack.rs", "FRAME_PLAIN_LEN_MAX"),
     ("pack.frame_chunk_count_max", "src/store/pack.rs", "FRAME_CHUNK_COUNT_MAX"),
     ("pack.frame_extension_len_max", "src/store/pack.rs", "FRAME_EXTENSION_LEN_MAX"),
+    ("delta.base_count_max", "src/store/pack.rs", "BASE_COUNT_MAX"),
+    ("delta.base_len_max", "src/store/pack.rs", "BASE_LEN_MAX"),
     ("segment.version", "src/store/index_segment.rs", "SEGMENT_VERSION"),
     ("segment.len", "src/store/index_segment.rs", "SEGMENT_LEN"),
     ("entry.name_len_max", "src/archive/entry.rs", "NAME_LEN_MAX"),
