@@ -248,10 +248,12 @@ impl<'c> FrameSource<'c> {
     /// The base of a delta: its chunks, one after the other.
     pub(super) fn base(&self, lineage: &Lineage) -> Result<Base> {
         let mut places = self.base_places(&lineage.bases)?;
-        if let Some(context) = self.context.filter(|_| places.contains(&None)) {
-            // The delta became known before its base.
+        let is_sound = |place: &Option<ChunkPlace>| place.as_ref().is_some_and(|place| place.frame.depth() < lineage.depth);
+        if let Some(context) = self.context.filter(|_| !places.iter().all(is_sound)) {
+            // The delta became known before its base, or before the place of it that the delta was made from.
             self.repository.refresh(&context)?;
             self.repository.learn_packs(&context)?;
+            lock(&self.places).retain(|id, _| !lineage.bases.contains(id));
             places = self.base_places(&lineage.bases)?;
         }
         let len: u64 = places.iter().flatten().map(|place| place.len).sum();

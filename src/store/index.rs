@@ -304,7 +304,7 @@ impl Index {
         transaction.commit().map_err(|cause| self.failed(cause))
     }
 
-    /// Forgets packs that are gone from storage, with all their chunks.
+    /// Forgets packs that are gone from storage, with all their chunks, and the chunks that were deltas of those.
     ///
     /// # Errors
     /// From SQLite.
@@ -323,7 +323,24 @@ impl Index {
                 transaction.execute(statement, [no]).map_err(|cause| self.failed(cause))?;
             }
         }
+        if !gone.is_empty() {
+            forget_orphans(&transaction).map_err(|cause| self.failed(cause))?;
+        }
         transaction.commit().map_err(|cause| self.failed(cause))
+    }
+
+    /// Forgets the chunks of deltas whose bases are not stored any more, so that the next backup that has such a chunk stores
+    /// it again. Says how many frames that hit. The index must know all packs.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn forget_orphans(&self) -> Result<u64> {
+        let mut connection = self.lock();
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| self.failed(cause))?;
+        let count = forget_orphans(&transaction).map_err(|cause| self.failed(cause))?;
+        transaction.commit().map_err(|cause| self.failed(cause))?;
+        Ok(count)
     }
 
     /// Packs that no segment lists, and their lengths.
@@ -529,6 +546,28 @@ fn insert_pack(transaction: &Transaction<'_>, entry: &PackEntry) -> rusqlite::Re
     Ok(pack)
 }
 
+/// Reads all deltas, the least deep first: one whose base was just forgotten is itself forgotten then.
+fn forget_orphans(transaction: &Transaction<'_>) -> rusqlite::Result<u64> {
+    let mut deltas = transaction.prepare("SELECT no, depth, extension FROM frames WHERE depth > 0 ORDER BY depth")?;
+    let mut is_stored = transaction
+        .prepare("SELECT 1 FROM chunks c JOIN frames f ON f.no = c.frame WHERE c.id = ? AND f.depth < ? LIMIT 1")?;
+    let mut forget = transaction.prepare("DELETE FROM chunks WHERE frame = ?")?;
+    let mut rows = deltas.query([])?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        let (no, depth): (i64, u8) = (row.get(0)?, row.get(1)?);
+        let extension: Vec<u8> = row.get(2)?;
+        let lineage = Lineage::decode(&extension).map_err(|_| rusqlite::Error::InvalidQuery)?;
+        for base in &lineage.bases {
+            if !is_stored.exists(params![base.as_bytes(), depth])? {
+                count += u64::from(forget.execute([no])? > 0);
+                break;
+            }
+        }
+    }
+    Ok(count)
+}
+
 fn insert_features(transaction: &Transaction<'_>, features: &[(ChunkId, Features)]) -> rusqlite::Result<()> {
     // The newest chunk with a feature is the one to find: what comes next is likely to resemble it most.
     let mut add = transaction.prepare_cached("INSERT OR REPLACE INTO features VALUES (?, ?)")?;
@@ -557,4 +596,50 @@ fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<ChunkPlace> {
         lineage,
     };
     Ok(ChunkPlace { frame, offset: row.get(6)?, len: row.get(7)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::pack::Frame;
+
+    fn id(n: u8) -> ChunkId {
+        ChunkId::from_bytes([n; 32])
+    }
+
+    /// A pack of one chunk, raw or as a delta of so many others.
+    fn pack(n: u8, chunk: u8, depth: u8, bases: &[u8]) -> PackEntry {
+        let (kind, extension) = match bases {
+            [] => (FrameKind::Raw, Vec::new()),
+            bases => {
+                let bases = bases.iter().map(|base| id(*base)).collect();
+                (FrameKind::Delta, Lineage { depth, generation: 1, bases }.encode())
+            }
+        };
+        let frame =
+            Frame { offset: 44, sealed_len: 116, kind, extension, plain_len: 100, chunks: vec![(id(chunk), 100)] };
+        PackEntry { id: PackId::from_bytes([n; 32]), role: Role::Content, len: 300, frames: vec![frame] }
+    }
+
+    #[test]
+    fn a_delta_whose_base_is_gone_is_not_stored_any_more() {
+        let index = Index::in_memory().unwrap();
+        let packs = [
+            pack(1, 1, 0, &[]),
+            pack(2, 2, 0, &[]),
+            pack(3, 3, 1, &[2, 1]),
+            pack(4, 4, 2, &[3]),
+            pack(5, 5, 1, &[2]),
+            pack(6, 3, 2, &[5]),
+            pack(7, 6, 3, &[3]),
+        ];
+        packs.iter().for_each(|entry| index.add_pack(entry, &[]).unwrap());
+        assert_eq!(index.forget_orphans().unwrap(), 0);
+        index.remove_packs(&[packs[0].id]).unwrap();
+        // Chunk 3 is there still, but deeper than 4 could be a delta of it; 6 can.
+        let stored = index.contains(&[1, 2, 3, 4, 5, 6].map(id)).unwrap();
+        assert_eq!(stored, [false, true, true, false, true, true]);
+        index.remove_packs(&[packs[1].id]).unwrap();
+        assert_eq!(index.contains(&[1, 2, 3, 4, 5, 6].map(id)).unwrap(), [false; 6]);
+    }
 }

@@ -284,12 +284,42 @@ impl Repository {
 
     /// Compares the list of packs with the index: takes in unknown packs from their footers, drops packs that are gone
     /// or have another length.
-    /// True if some are gone.
+    /// True if some are gone, or what deltas are made of is.
     ///
     /// # Errors
     /// From storage and index.
     pub fn learn_packs(&self, context: &Context<'_>) -> Result<bool> {
+        let is_new = self.index().is_new;
+        let (mut gone, mut problems) = self.take_packs(context)?;
+        let is_complete = gone.is_empty() && !is_new;
+        if !is_complete {
+            // A listing that was under way when packs came may have the delta and not its base, which came before. The
+            // next one has both; what lacks its base then has lost it.
+            (gone, problems) = self.take_packs(context)?;
+        }
+        for id in &gone {
+            let message = "It is missing or cut short; what it held is stored again by the next backup that reads it";
+            problems.push(Problem::new(ObjectKey::Pack(*id).path(), message));
+        }
+        problems.into_iter().for_each(|problem| context.observer.problem(problem));
+        self.index().remove_packs(&gone)?;
+        // A file that was begun anew never knew what is gone; deltas tell of it.
+        let orphans = if is_new { self.index().forget_orphans()? } else { 0 };
+        if orphans > 0 {
+            let message = format!(
+                "{orphans} chunks are deltas of chunks that are not stored any more; they are stored again by the next \
+                 backup that reads them"
+            );
+            context.observer.problem(Problem::new("packs", message));
+        }
+        Ok(!gone.is_empty() || orphans > 0)
+    }
+
+    /// Takes in unknown packs from their footers. Gives the known ones that are not in storage, or have another length
+    /// there, and what is wrong with others.
+    fn take_packs(&self, context: &Context<'_>) -> Result<(Vec<PackId>, Vec<Problem>)> {
         let mut known = self.index().pack_lens()?;
+        let mut problems = Vec::new();
         for row in self.storage().list(ObjectKind::Pack)? {
             context.go_on()?;
             let ObjectKey::Pack(id) = row.key else { continue };
@@ -304,19 +334,11 @@ impl Repository {
             }
             match self.read_pack_entry(id, row.len) {
                 Ok(entry) => self.index().add_pack(&entry, &[])?,
-                Err(error) if error.is_of_one_object() => {
-                    context.observer.problem(Problem::new(row.key.path(), error.chain()));
-                }
+                Err(error) if error.is_of_one_object() => problems.push(Problem::new(row.key.path(), error.chain())),
                 Err(error) => return Err(error),
             }
         }
-        let gone: Vec<PackId> = known.into_keys().collect();
-        for id in &gone {
-            let message = "It is missing or cut short; what it held is stored again by the next backup that reads it";
-            context.observer.problem(Problem::new(ObjectKey::Pack(*id).path(), message));
-        }
-        self.index().remove_packs(&gone)?;
-        Ok(!gone.is_empty())
+        Ok((known.into_keys().collect(), problems))
     }
 
     /// Reads the footer of a pack.

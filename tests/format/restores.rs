@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use compline::archive::snapshots;
@@ -125,7 +125,8 @@ fn back_up(repository: &Repository, source: &Path, dump: &[u8], older: Option<&N
     let mut db = writer.component("db", Profile::named("db-page").unwrap(), None, context);
     db.put_stream(&ArchivePath::parse("all.sql").unwrap(), &mut &*dump).unwrap();
     let db = db.finish().unwrap();
-    assert_eq!(ledger.problems(), Vec::new());
+    // What is lost is told when the writer begins.
+    assert!(ledger.problems().iter().all(|problem| problem.subject.starts_with("packs")), "{:?}", ledger.problems());
     let mut snapshot: Snapshot = serde_json::from_str(SNAPSHOT_MINIMAL).unwrap();
     snapshot.components = vec![component("files", "files", &files.root), component("db", "command", &db.root)];
     let snapshot = writer.publish(&snapshot).unwrap().to_hex();
@@ -206,4 +207,46 @@ fn a_reader_written_from_the_specification_restores_what_compline_wrote() {
     let found = reference_reader::Repository::open(&location, &Key::File(&text)).unwrap();
     assert_restores(&found, &nights);
     assert!(reference_reader::Repository::open(&location, &Key::Passphrase("wrong")).is_err());
+}
+
+#[test]
+fn a_delta_whose_base_was_lost_is_stored_again() {
+    // The index knew the pack that is lost, or is made from what is left.
+    for is_known in [true, false] {
+        let place = TempDir::new().unwrap();
+        let (source, location) = (place.path().join("source"), place.path().join("repository"));
+        fs::create_dir(&source).unwrap();
+        let (unlock, text) = Unlock::new_key_file().unwrap();
+        let storage = LocalStorage::create(&location).unwrap();
+        Repository::create(&storage, &unlock, "", Timestamp::UNIX_EPOCH).unwrap();
+        let open = || Repository::open(Box::new(LocalStorage::open(&location).unwrap()), &unlock, None).unwrap();
+        let newest = |night: &Night| {
+            let found = reference_reader::Repository::open(&location, &Key::File(&text))?;
+            let snapshots: BTreeMap<String, _> = found.snapshots()?.into_iter().collect();
+            found.restore(&snapshots[&night.snapshot])
+        };
+        let mut repository = open();
+        let mut dump = rows();
+        let night = back_up(&repository, &source, &dump, None);
+        let bases = packs(&location);
+        edit(&mut dump, 1);
+        let night = back_up(&repository, &source, &dump, Some(&night));
+        assert_restores_night(newest(&night).unwrap(), &night);
+        bases.iter().for_each(|pack| fs::remove_file(pack).unwrap());
+        assert!(newest(&night).is_err());
+        if !is_known {
+            list(&location.join("index")).iter().for_each(|segment| fs::remove_file(segment).unwrap());
+            repository = open();
+        }
+        let night = back_up(&repository, &source, &dump, Some(&night));
+        assert_restores_night(newest(&night).unwrap(), &night);
+    }
+}
+
+fn packs(location: &Path) -> Vec<PathBuf> {
+    list(&location.join("packs")).iter().flat_map(|directory| list(directory)).collect()
+}
+
+fn list(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).unwrap().map(|row| row.unwrap().path()).collect()
 }
