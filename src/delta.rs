@@ -6,8 +6,10 @@
 //! one, and several times as fast in both directions (decision `delta-codec`).
 
 mod features;
+mod rope;
 
 pub use features::{FEATURE_COUNT, Features, features};
+pub use rope::Rope;
 
 use crate::codec::{Decoded, Reader, Writer};
 

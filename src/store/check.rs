@@ -8,7 +8,7 @@ use super::envelope::HEADER_LEN;
 use super::frame_source::FrameSource;
 use super::index::ChunkPlace;
 use super::index_segment::PackEntry;
-use super::pack::{FrameKind, Lineage};
+use super::pack::{Frame, FrameKind, Lineage};
 use super::pack_reader::{self, FrameOpener, PackError};
 use super::repository::Repository;
 use crate::error::{Error, Result};
@@ -232,14 +232,10 @@ fn check_frames(
         let start = usize::try_from(frame.offset).unwrap_or(usize::MAX);
         let len = usize::try_from(frame.sealed_len).unwrap_or(usize::MAX);
         let mut sealed = bytes.get(start..start.saturating_add(len)).unwrap_or_default().to_vec();
-        let base = || match Lineage::decode(&frame.extension) {
-            Ok(lineage) => source.base(&lineage).map(|base| base.bytes).map_err(Fault::Base),
-            Err(cause) => Err(PackError::from(cause).into()),
-        };
         let opened = opener
             .unseal(frame.offset, frame.kind, frame.plain_len, &frame.extension, &mut sealed)
             .map_err(Fault::from)
-            .and_then(|body| pack_reader::unpack(frame.kind, frame.plain_len, body, base, &mut plain))
+            .and_then(|body| unpack(source, frame, body, &mut plain))
             .and_then(|()| Ok(pack_reader::verify_chunks(frame, &plain, keys)?));
         match opened {
             Ok(()) => context.count(Counter::ChunksChecked, frame.chunks.len() as u64),
@@ -249,4 +245,15 @@ fn check_frames(
         }
     }
     first_fault.map_or(Ok(()), Err)
+}
+
+fn unpack(source: &FrameSource<'_>, frame: &Frame, body: &[u8], plain: &mut Vec<u8>) -> std::result::Result<(), Fault> {
+    if frame.kind == FrameKind::Delta {
+        let lineage = Lineage::decode(&frame.extension).map_err(PackError::from)?;
+        let base = source.base(&lineage).map_err(Fault::Base)?;
+        *plain = pack_reader::undo(frame.plain_len, body, &base.bytes)?;
+    } else {
+        pack_reader::unpack(frame.kind, frame.plain_len, body, plain)?;
+    }
+    Ok(())
 }

@@ -151,7 +151,7 @@ impl<'c> ChunkReader<'c> {
             self.frames.keep(root, Arc::new(std::mem::take(&mut plain)));
             for frame in deltas.chunk_by(|a, b| a.place.frame == b.place.frame) {
                 self.context.go_on()?;
-                let plain = self.frames.plain(&frame[0].place.frame)?;
+                let plain = self.frames.plain_once(&frame[0].place.frame)?;
                 self.deliver_frame(frame, &plain, deliver)?;
             }
         }

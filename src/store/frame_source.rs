@@ -10,7 +10,8 @@ use super::index::{ChunkPlace, FramePlace};
 use super::pack::{BASE_LEN_MAX, FrameKind, Lineage};
 use super::pack_reader::{self, FrameOpener, PackError};
 use super::repository::Repository;
-use crate::delta::Run;
+use crate::compress;
+use crate::delta::{Rope, Run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, PackId};
 use crate::observer::{Context, Counter};
@@ -161,33 +162,69 @@ impl<'c> FrameSource<'c> {
         self.repository.storage().get_range(&ObjectKey::Pack(pack), range).map_err(|cause| unreadable(pack, cause))
     }
 
-    /// Opens a frame whose sealed bytes are at hand.
-    pub(super) fn open(&self, place: &FramePlace, mut sealed: Vec<u8>, plain: &mut Vec<u8>) -> Result<()> {
+    /// What was sealed of a frame whose bytes are at hand.
+    fn unseal<'s>(&self, place: &FramePlace, sealed: &'s mut [u8]) -> Result<&'s [u8]> {
         self.count(Counter::BytesFetched, sealed.len() as u64);
         let kind = FrameKind::from_byte(place.kind);
         let opener = self.opener(place.pack)?;
-        let body = opener
-            .unseal(place.offset, kind, place.plain_len, &place.extension(), &mut sealed)
-            .map_err(|cause| OpenFailure::from(cause).of(place))?;
-        let base = || match &place.lineage {
-            Some(lineage) => self.base(lineage).map(|base| base.bytes).map_err(OpenFailure::Base),
-            None => Err(PackError::NoBase.into()),
-        };
-        pack_reader::unpack(kind, place.plain_len, body, base, plain).map_err(|failure| failure.of(place))
+        opener
+            .unseal(place.offset, kind, place.plain_len, &place.extension(), sealed)
+            .map_err(|cause| unusable(place, cause))
+    }
+
+    /// Opens a frame whose sealed bytes are at hand.
+    pub(super) fn open(&self, place: &FramePlace, mut sealed: Vec<u8>, plain: &mut Vec<u8>) -> Result<()> {
+        let body = self.unseal(place, &mut sealed)?;
+        match &place.lineage {
+            Some(lineage) => *plain = self.patched(place, lineage, body)?.to_vec(),
+            None => pack_reader::unpack(FrameKind::from_byte(place.kind), place.plain_len, body, plain)
+                .map_err(|cause| unusable(place, cause))?,
+        }
+        Ok(())
     }
 
     /// The plain text of a frame, which is kept for a while.
     pub(super) fn plain(&self, place: &FramePlace) -> Result<Arc<Vec<u8>>> {
-        let key = (place.pack, place.offset);
-        if let Some(plain) = lock(&self.frames).kept.get(&key) {
-            return Ok(plain.clone());
+        if let Some(plain) = self.kept(place) {
+            return Ok(plain);
         }
+        let plain = Arc::new(self.plain_once(place)?);
+        self.keep(place, plain.clone());
+        Ok(plain)
+    }
+
+    /// The plain text of a frame that nobody is going to ask for again soon.
+    pub(super) fn plain_once(&self, place: &FramePlace) -> Result<Vec<u8>> {
         let sealed = self.sealed(place)?;
         let mut plain = Vec::new();
         self.open(place, sealed, &mut plain)?;
-        let plain = Arc::new(plain);
-        self.keep(place, plain.clone());
         Ok(plain)
+    }
+
+    fn kept(&self, place: &FramePlace) -> Option<Arc<Vec<u8>>> {
+        lock(&self.frames).kept.get(&(place.pack, place.offset)).cloned()
+    }
+
+    /// The plain text of a frame, as parts of what it was made of.
+    fn rope(&self, place: &FramePlace) -> Result<Rope> {
+        match &place.lineage {
+            Some(lineage) => {
+                if let Some(plain) = self.kept(place) {
+                    return Ok(Rope::of(plain));
+                }
+                let mut sealed = self.sealed(place)?;
+                let body = self.unseal(place, &mut sealed)?;
+                self.patched(place, lineage, body)
+            }
+            None => Ok(Rope::of(self.plain(place)?)),
+        }
+    }
+
+    fn patched(&self, place: &FramePlace, lineage: &Lineage, body: &[u8]) -> Result<Rope> {
+        let plain_len = usize::try_from(place.plain_len).unwrap_or(usize::MAX);
+        let delta = compress::decompress_up_to(body, plain_len).map_err(|cause| unusable(place, cause.into()))?;
+        let (base, _) = self.base_rope(lineage)?;
+        base.patched(Arc::new(delta), plain_len).map_err(|cause| unusable(place, cause.into()))
     }
 
     /// Keeps a frame that was opened elsewhere.
@@ -232,21 +269,9 @@ impl<'c> FrameSource<'c> {
         Ok(ids.iter().map(|id| places.get(id).cloned()).collect())
     }
 
-    /// The bytes of one base: a chunk in a frame of a smaller depth than `depth`.
-    fn base_chunk(&self, id: &ChunkId, place: Option<ChunkPlace>, depth: u8) -> Result<(Arc<Vec<u8>>, Range<usize>)> {
-        let place = place
-            .filter(|place| place.frame.depth() < depth)
-            .ok_or_else(|| Error::damaged(format!("Chunk {}, the base of a delta, is in no pack", id.short())))?;
-        let plain = self.plain(&place.frame)?;
-        let range = usize::try_from(place.offset).ok().zip(usize::try_from(place.offset + place.len).ok());
-        match range {
-            Some((start, end)) if end <= plain.len() => Ok((plain, start..end)),
-            _ => Err(Error::damaged(format!("Chunk {} is not where the index says", id.short()))),
-        }
-    }
-
-    /// The base of a delta: its chunks, one after the other.
-    pub(super) fn base(&self, lineage: &Lineage) -> Result<Base> {
+    /// The base of a delta, as parts of what that was made of, and where each of its chunks ends. Each is read from a frame
+    /// of a smaller depth, so this comes to an end.
+    fn base_rope(&self, lineage: &Lineage) -> Result<(Rope, Vec<usize>)> {
         let mut places = self.base_places(&lineage.bases)?;
         let is_sound = |place: &Option<ChunkPlace>| place.as_ref().is_some_and(|place| place.frame.depth() < lineage.depth);
         if let Some(context) = self.context.filter(|_| !places.iter().all(is_sound)) {
@@ -256,41 +281,35 @@ impl<'c> FrameSource<'c> {
             lock(&self.places).retain(|id, _| !lineage.bases.contains(id));
             places = self.base_places(&lineage.bases)?;
         }
-        let len: u64 = places.iter().flatten().map(|place| place.len).sum();
-        if len > BASE_LEN_MAX {
-            return Err(Error::damaged("The base of a delta is longer than the format allows"));
-        }
-        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+        let mut base = Rope::default();
         let mut ends = Vec::with_capacity(lineage.bases.len());
         for (id, place) in lineage.bases.iter().zip(places) {
-            let (plain, range) = self.base_chunk(id, place, lineage.depth)?;
-            bytes.extend_from_slice(&plain[range]);
-            ends.push(bytes.len());
+            let place = place
+                .filter(|place| place.frame.depth() < lineage.depth)
+                .ok_or_else(|| Error::damaged(format!("Chunk {}, the base of a delta, is in no pack", id.short())))?;
+            if base.len() as u64 + place.len > BASE_LEN_MAX {
+                return Err(Error::damaged("The base of a delta is longer than the format allows"));
+            }
+            let frame = self.rope(&place.frame)?;
+            let range = usize::try_from(place.offset).ok().zip(usize::try_from(place.offset + place.len).ok());
+            match range {
+                Some((start, end)) if end <= frame.len() => base.append(&frame, start..end),
+                _ => return Err(Error::damaged(format!("Chunk {} is not where the index says", id.short()))),
+            }
+            ends.push(base.len());
         }
-        Ok(Base { bytes, ends })
+        Ok((base, ends))
+    }
+
+    /// The base of a delta.
+    pub(super) fn base(&self, lineage: &Lineage) -> Result<Base> {
+        let (base, ends) = self.base_rope(lineage)?;
+        Ok(Base { bytes: base.to_vec(), ends })
     }
 }
 
-/// Why a frame can't be opened: for what it is itself, or for its base.
-enum OpenFailure {
-    Frame(PackError),
-    Base(Error),
-}
-
-impl From<PackError> for OpenFailure {
-    fn from(cause: PackError) -> Self {
-        Self::Frame(cause)
-    }
-}
-
-impl OpenFailure {
-    fn of(self, place: &FramePlace) -> Error {
-        let what = format!("Byte {} of pack {}", place.offset, place.pack);
-        match self {
-            Self::Frame(cause) => Error::stored(what, cause.is_newer()).cause(cause),
-            Self::Base(cause) => cause,
-        }
-    }
+fn unusable(place: &FramePlace, cause: PackError) -> Error {
+    Error::stored(format!("Byte {} of pack {}", place.offset, place.pack), cause.is_newer()).cause(cause)
 }
 
 /// A pack that is missing or too short is damage; anything else is the storage's failure.

@@ -128,32 +128,33 @@ impl FrameOpener {
     }
 }
 
-/// The plain text of a frame out of what was unsealed, into `plain`. `base` gives the base of a delta.
+/// The plain text of a frame out of what was unsealed, into `plain`. Not of deltas.
 ///
 /// # Errors
-/// When it is not what its kind asks for, or the base can't be had.
-pub fn unpack<E: From<PackError>>(
-    kind: FrameKind,
-    plain_len: u64,
-    body: &[u8],
-    base: impl FnOnce() -> Result<Vec<u8>, E>,
-    plain: &mut Vec<u8>,
-) -> Result<(), E> {
+/// When it is not what its kind asks for.
+pub fn unpack(kind: FrameKind, plain_len: u64, body: &[u8], plain: &mut Vec<u8>) -> Result<(), PackError> {
     let plain_len = usize::try_from(plain_len).map_err(|_| PackError::WrongFooter)?;
     match kind {
         FrameKind::Raw if body.len() == plain_len => {
             plain.clear();
             plain.extend_from_slice(body);
+            Ok(())
         }
-        FrameKind::Raw => return Err(PackError::WrongFooter.into()),
-        FrameKind::Other(kind) => return Err(PackError::UnknownFrame(kind).into()),
-        FrameKind::Zstd => compress::decompress_into(body, plain_len, plain).map_err(PackError::from)?,
-        FrameKind::Delta => {
-            let delta = compress::decompress_up_to(body, plain_len).map_err(PackError::from)?;
-            *plain = delta::decode(&delta, &base()?, plain_len).map_err(PackError::from)?;
-        }
+        FrameKind::Raw => Err(PackError::WrongFooter),
+        FrameKind::Zstd => Ok(compress::decompress_into(body, plain_len, plain)?),
+        FrameKind::Delta => Err(PackError::NoBase),
+        FrameKind::Other(kind) => Err(PackError::UnknownFrame(kind)),
     }
-    Ok(())
+}
+
+/// The plain text of a delta out of what was unsealed.
+///
+/// # Errors
+/// When it is no delta over `base`.
+pub fn undo(plain_len: u64, body: &[u8], base: &[u8]) -> Result<Vec<u8>, PackError> {
+    let plain_len = usize::try_from(plain_len).map_err(|_| PackError::WrongFooter)?;
+    let delta = compress::decompress_up_to(body, plain_len)?;
+    Ok(delta::decode(&delta, base, plain_len)?)
 }
 
 /// Compares every chunk of a frame with its id.

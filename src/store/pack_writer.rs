@@ -4,7 +4,7 @@ use super::envelope::{HEADER_LEN, Header, ObjectType, no_random};
 use super::frame_maker::PackedFrame;
 use super::index_segment::PackEntry;
 use super::pack::{self, Frame, FrameKind, Role, TRAILER_LEN};
-use super::pack_reader::{self, PackError, PackKeys};
+use super::pack_reader::{self, PackKeys};
 use crate::crypto::{self, KEY_LEN, SealKey};
 use crate::delta::Features;
 use crate::error::{Error, ErrorKind, Result};
@@ -139,7 +139,7 @@ impl FinishedPack {
                 }
                 continue;
             }
-            pack_reader::unpack(frame.kind, frame.plain_len, body, || Err(PackError::NoBase), &mut plain)
+            pack_reader::unpack(frame.kind, frame.plain_len, body, &mut plain)
                 .and_then(|()| pack_reader::verify_chunks(frame, &plain, keys))
                 .map_err(|cause| differs().cause(cause))?;
         }

@@ -8,7 +8,7 @@ use super::reference_delta::{self, Op};
 fn encoded(base: &[u8], target: &[u8]) -> Option<Vec<u8>> {
     let mut index = BaseIndex::default();
     index.fill(base);
-    delta::encode(&index, base, target)
+    delta::encode(&index, base, target).map(|encoded| encoded.bytes)
 }
 
 /// Rows of a dump, noise, or few different bytes.

@@ -17,8 +17,8 @@ use compline::store::config::{Config, ConfigHead};
 use compline::store::envelope::{self, HEADER_LEN, Header, ObjectType};
 use compline::store::index_segment::{self, PackEntry};
 use compline::store::keyring::{self, Extra, Unlock};
-use compline::store::pack::{self, Frame, Lineage, Role};
-use compline::store::pack_reader::{FrameOpener, PackError, PackKeys, footer_of, unpack, verify_chunks};
+use compline::store::pack::{self, Frame, FrameKind, Lineage, Role};
+use compline::store::pack_reader::{FrameOpener, PackError, PackKeys, footer_of, undo, unpack, verify_chunks};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -343,12 +343,14 @@ fn pack_object(bytes: &[u8], given: &Value) -> Decoded {
         let mut sealed = bytes[range].to_vec();
         let body =
             opener.unseal(frame.offset, frame.kind, frame.plain_len, &frame.extension, &mut sealed).map_err(text)?;
-        let base = || {
-            let lineage = Lineage::decode(&frame.extension)?;
+        if frame.kind == FrameKind::Delta {
+            let lineage = Lineage::decode(&frame.extension).map_err(text)?;
             let bases: Option<Vec<&[u8]>> = lineage.bases.iter().map(|id| known.get(id).map(Vec::as_slice)).collect();
-            bases.map(|bases| bases.concat()).ok_or(PackError::NoBase)
-        };
-        unpack(frame.kind, frame.plain_len, body, base, &mut plains[n]).map_err(|error: PackError| text(error))?;
+            let base = bases.map(|bases| bases.concat()).ok_or_else(|| text(PackError::NoBase))?;
+            plains[n] = undo(frame.plain_len, body, &base).map_err(text)?;
+        } else {
+            unpack(frame.kind, frame.plain_len, body, &mut plains[n]).map_err(text)?;
+        }
         verify_chunks(frame, &plains[n], &keys).map_err(text)?;
         let mut rest = plains[n].as_slice();
         for (id, len) in &frame.chunks {
