@@ -156,7 +156,9 @@ fn main() {
     let files: Vec<PathBuf> = given.iter().map(PathBuf::from).filter(|path| path.is_file()).collect();
     let len = given.iter().find_map(|argument| argument.parse::<usize>().ok()).unwrap_or(64) << 20;
     let policies = [(0, 8), (255, 1000), (32, 16), (32, 8), (32, 4), (32, 2), (8, 1000), (4, 1000), (1, 1000)];
-    println!("| depth at most | stride | MB in all | MB a night, mean | last | deepest | writing s | newest ms | oldest ms |");
+    println!(
+        "| depth at most | stride | MB in all | MB a night, mean | last | deepest | writing s | newest ms | oldest ms |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     let directory = tempfile::tempdir().unwrap();
     for (depth_max, stride) in policies {
@@ -170,8 +172,7 @@ fn main() {
             (n < NIGHT_COUNT).then_some(path)
         };
         let mut given = |n: u32| files.get(n as usize).cloned();
-        let nights: &mut dyn FnMut(u32) -> Option<PathBuf> =
-            if files.is_empty() { &mut generated } else { &mut given };
+        let nights: &mut dyn FnMut(u32) -> Option<PathBuf> = if files.is_empty() { &mut generated } else { &mut given };
         let figures = run(DeltaPolicy { depth_max, stride }, nights);
         let total: u64 = figures.nights.iter().sum();
         let next: u64 = figures.nights.iter().skip(1).sum();

@@ -1,5 +1,8 @@
 //! Settings of the C library's allocator.
-#![expect(unsafe_code, reason = "mallopt has no safe form; it takes two numbers and is called before any thread exists")]
+#![expect(
+    unsafe_code,
+    reason = "mallopt has no safe form; it takes two numbers and is called before any thread exists"
+)]
 
 /// Makes memory that was freed go back to the system.
 ///

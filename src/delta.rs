@@ -79,7 +79,8 @@ fn common_start(a: &[u8], b: &[u8]) -> usize {
     let words = a.chunks_exact(8).zip(b.chunks_exact(8));
     let mut len = 0;
     for (x, y) in words {
-        let differ = u64::from_le_bytes(x.try_into().expect("eight bytes")) ^ u64::from_le_bytes(y.try_into().expect("eight bytes"));
+        let differ = u64::from_le_bytes(x.try_into().expect("eight bytes"))
+            ^ u64::from_le_bytes(y.try_into().expect("eight bytes"));
         if differ != 0 {
             return len + differ.trailing_zeros() as usize / 8;
         }
@@ -168,10 +169,9 @@ impl Search<'_> {
                     }
                 }
             }
-            if let Some(run) = seen {
-                if best.is_none_or(|best| run.target + run.len > best.target + best.len) {
-                    best = Some(run);
-                }
+            let reach = |run: &Run| run.target + run.len;
+            if seen.as_ref().map(reach) > best.as_ref().map(reach) {
+                best = seen;
             }
             if at >= end && best.is_some() {
                 break;

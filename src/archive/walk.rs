@@ -108,7 +108,10 @@ impl SmallFile {
     }
 
     fn pieces(&self) -> impl Iterator<Item = Piece> {
-        self.ids.iter().zip(self.cuts.windows(2)).map(|((id, _), cuts)| Piece { id: *id, len: (cuts[1] - cuts[0]) as u64 })
+        self.ids
+            .iter()
+            .zip(self.cuts.windows(2))
+            .map(|((id, _), cuts)| Piece { id: *id, len: (cuts[1] - cuts[0]) as u64 })
     }
 }
 

@@ -65,9 +65,9 @@ pub fn features(bytes: &[u8]) -> Option<Features> {
     }
     let mut features = [0; FEATURE_COUNT];
     for (feature, group) in features.iter_mut().zip(maxima.chunks_exact(GROUP_LEN)) {
-        *feature = group.iter().fold(0, |mixed: u64, maximum| {
-            (mixed.rotate_left(23) ^ maximum).wrapping_mul(0xD6E8_FEB8_6659_FD93)
-        });
+        *feature = group
+            .iter()
+            .fold(0, |mixed: u64, maximum| (mixed.rotate_left(23) ^ maximum).wrapping_mul(0xD6E8_FEB8_6659_FD93));
     }
     Some(features)
 }

@@ -78,7 +78,8 @@ impl Rope {
         let mut r = Reader::new(&delta);
         let (ops, literals) = read(&mut r, self.len(), plain_len)?;
         let mut literal = delta.len() - literals.len();
-        let mut made = Self { sources: self.sources.clone(), parts: Vec::with_capacity(self.parts.len() + ops.len() * 2) };
+        let mut made =
+            Self { sources: self.sources.clone(), parts: Vec::with_capacity(self.parts.len() + ops.len() * 2) };
         let own = made.sources.len();
         for Op { literal_len, base_start, copy_len } in ops {
             made.push(own, literal, literal_len);

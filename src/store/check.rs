@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 
 use super::envelope::HEADER_LEN;
-use super::frame_source::FrameSource;
+use super::frame_source::{FrameSource, READ_FRAMES_LEN};
 use super::index::ChunkPlace;
 use super::index_segment::PackEntry;
 use super::pack::{Frame, FrameKind, Lineage};
@@ -99,7 +99,7 @@ pub fn run(repository: &Repository, subset: DataSubset, seed: u64, context: &Con
     context.observer.stage("Checking packs");
     packs.par_iter().try_for_each(|row| check_footer(repository, row, context))?;
     let chosen = subset.choose(packs, seed);
-    let frames = FrameSource::new(repository.clone(), Some(*context));
+    let frames = FrameSource::new(repository.clone(), Some(*context), READ_FRAMES_LEN);
     if chosen.is_empty() {
         return Ok(());
     }
@@ -149,9 +149,8 @@ fn check_bases(repository: &Repository, entry: &PackEntry, context: &Context<'_>
     let mut count = 0;
     for lineage in lineages.filter_map(|frame| Lineage::decode(&frame.extension).ok()) {
         let places = repository.index().places(&lineage.bases)?;
-        let is_sound = |place: &Option<ChunkPlace>| {
-            place.as_ref().is_some_and(|place| place.frame.depth() < lineage.depth)
-        };
+        let is_sound =
+            |place: &Option<ChunkPlace>| place.as_ref().is_some_and(|place| place.frame.depth() < lineage.depth);
         count += u64::from(!places.iter().all(is_sound));
     }
     if count > 0 {
@@ -196,7 +195,9 @@ fn check_data(repository: &Repository, source: &FrameSource<'_>, row: &Listed, c
         Ok(()) => {}
         Err(Fault::Pack(cause)) => context.observer.problem(Problem::new(row.key.path(), cause.to_string())),
         Err(Fault::Base(cause)) if cause.is_of_one_object() => {
-            context.observer.problem(Problem::new(row.key.path(), format!("A delta in it can't be read. {}", cause.chain())));
+            context
+                .observer
+                .problem(Problem::new(row.key.path(), format!("A delta in it can't be read. {}", cause.chain())));
         }
         Err(Fault::Base(cause)) => return Err(cause),
     }

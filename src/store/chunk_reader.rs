@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::ChunkSource;
-use super::frame_source::FrameSource;
+use super::frame_source::{FrameSource, READ_FRAMES_LEN};
 use super::index::{ChunkPlace, FramePlace};
 use super::pack_reader;
 use super::repository::Repository;
@@ -45,7 +45,7 @@ impl Wanted {
 
 impl<'c> ChunkReader<'c> {
     pub(super) fn new(repository: Repository, context: Context<'c>) -> Self {
-        Self { frames: FrameSource::new(repository, Some(context)), context }
+        Self { frames: FrameSource::new(repository, Some(context), READ_FRAMES_LEN), context }
     }
 
     /// Where `ids` lie. What is not known is looked for again after a refresh of the index, and then in the packs.
@@ -122,7 +122,15 @@ impl<'c> ChunkReader<'c> {
             .collect();
         wanted.sort_unstable_by_key(|wanted| {
             let frame = &wanted.place.frame;
-            (wanted.root.pack, wanted.root.offset, frame.depth(), frame.pack, frame.offset, wanted.place.offset, wanted.position)
+            (
+                wanted.root.pack,
+                wanted.root.offset,
+                frame.depth(),
+                frame.pack,
+                frame.offset,
+                wanted.place.offset,
+                wanted.position,
+            )
         });
         let reads = plan_reads(&wanted);
         reads.into_par_iter().try_for_each(|read| self.deliver_read(&wanted[read], deliver))

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::frame_source::FrameSource;
+use super::frame_source::{FrameSource, WRITE_FRAMES_LEN};
 use super::index::ChunkPlace;
 use super::pack::{BASE_COUNT_MAX, BASE_LEN_MAX, FrameKind, Lineage, Role};
 use super::repository::Repository;
@@ -179,7 +179,12 @@ impl FrameMaker {
     /// For chunks of `repository`.
     #[must_use]
     pub fn new(repository: Repository, policy: DeltaPolicy) -> Self {
-        Self { source: FrameSource::new(repository, None), policy, outcomes: Mutex::default(), whole_len: AtomicU64::new(0) }
+        Self {
+            source: FrameSource::new(repository, None, WRITE_FRAMES_LEN),
+            policy,
+            outcomes: Mutex::default(),
+            whole_len: AtomicU64::new(0),
+        }
     }
 
     /// What came of chunks since the last call.
@@ -244,7 +249,9 @@ impl FrameMaker {
         }
         // A base that can't be had costs the delta, never the backup: the chunk is stored whole then.
         let first = self.over(&chunk.older, bytes).ok().flatten();
-        if bytes.len() < FEATURES_LEN_MIN[role as usize - 1] || first.as_ref().is_some_and(|found| is_clear(found, bytes)) {
+        if bytes.len() < FEATURES_LEN_MIN[role as usize - 1]
+            || first.as_ref().is_some_and(|found| is_clear(found, bytes))
+        {
             self.note(chunk.id, first.as_ref().and_then(|found| found.aligned_with(&chunk.older)));
             return (first.filter(|found| pays(found, bytes)), None);
         }
@@ -261,7 +268,6 @@ impl FrameMaker {
         self.note(chunk.id, aligned);
         (found.filter(|found| pays(found, bytes)), Some(own))
     }
-
 
     /// `bytes` as a delta over `older` chunks or, where the chain would grow too long, what those were made of.
     fn over(&self, older: &[ChunkId], bytes: &[u8]) -> Result<Option<Found>> {

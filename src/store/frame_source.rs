@@ -17,10 +17,12 @@ use crate::id::{ChunkId, PackId};
 use crate::observer::{Context, Counter};
 use crate::storage::{ObjectKey, StorageError, StorageErrorKind};
 
-/// Plain bytes of recently opened frames that are kept.
-const FRAMES_LEN: usize = 24 << 20;
+/// Plain bytes of recently opened frames that are kept: for readers, who jump ...
+pub const READ_FRAMES_LEN: usize = 16 << 20;
+/// ... and for writers, who look for the bases of a stream one after the other.
+pub const WRITE_FRAMES_LEN: usize = 8 << 20;
 /// Sealed bytes around recently fetched delta frames that are kept.
-const SPANS_LEN: usize = 4 << 20;
+const SPANS_LEN: usize = 2 << 20;
 /// A delta frame is fetched with so many bytes that follow it: what comes next is likely to be needed next.
 const SPAN_LEN: u64 = 64 << 10;
 /// Packs whose keys are kept.
@@ -115,12 +117,12 @@ pub struct FrameSource<'c> {
 }
 
 impl<'c> FrameSource<'c> {
-    pub(super) fn new(repository: Repository, context: Option<Context<'c>>) -> Self {
+    pub(super) fn new(repository: Repository, context: Option<Context<'c>>, frames_len: usize) -> Self {
         Self {
             repository,
             context,
             openers: Mutex::default(),
-            frames: Mutex::new(Recent::new(FRAMES_LEN)),
+            frames: Mutex::new(Recent::new(frames_len)),
             spans: Mutex::new(Recent::new(SPANS_LEN)),
             places: Mutex::default(),
         }
@@ -273,7 +275,8 @@ impl<'c> FrameSource<'c> {
     /// of a smaller depth, so this comes to an end.
     fn base_rope(&self, lineage: &Lineage) -> Result<(Rope, Vec<usize>)> {
         let mut places = self.base_places(&lineage.bases)?;
-        let is_sound = |place: &Option<ChunkPlace>| place.as_ref().is_some_and(|place| place.frame.depth() < lineage.depth);
+        let is_sound =
+            |place: &Option<ChunkPlace>| place.as_ref().is_some_and(|place| place.frame.depth() < lineage.depth);
         if let Some(context) = self.context.filter(|_| !places.iter().all(is_sound)) {
             // The delta became known before its base, or before the place of it that the delta was made from.
             self.repository.refresh(&context)?;

@@ -525,13 +525,16 @@ fn insert_pack(transaction: &Transaction<'_>, entry: &PackEntry) -> rusqlite::Re
         params![entry.id.as_bytes(), entry.role as u8, entry.len],
     )?;
     let pack = transaction.last_insert_rowid();
-    let mut add_frame = transaction
-        .prepare_cached("INSERT INTO frames (pack, offset, sealed_len, kind, plain_len, depth, extension) VALUES (?, ?, ?, ?, ?, ?, ?)")?;
+    let mut add_frame = transaction.prepare_cached(
+        "INSERT INTO frames (pack, offset, sealed_len, kind, plain_len, depth, extension) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )?;
     let mut add_chunk = transaction.prepare_cached("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?)")?;
     for frame in &entry.frames {
         let (depth, extension) = match frame.kind {
             // The footer was decoded with it, so it is sound.
-            FrameKind::Delta => (Lineage::decode(&frame.extension).map_or(u8::MAX, |lineage| lineage.depth), Some(&frame.extension)),
+            FrameKind::Delta => {
+                (Lineage::decode(&frame.extension).map_or(u8::MAX, |lineage| lineage.depth), Some(&frame.extension))
+            }
             _ => (0, None),
         };
         let kind = frame.kind.byte();

@@ -45,7 +45,17 @@ impl PackWriter {
         let header = Header { detail: role as u8, salt }.encode(ObjectType::Pack);
         let frame_key = keys.frames(role).object_key(&header);
         let footer_key = keys.index().object_key(&header);
-        Self { role, bytes: header.clone(), header, frame_key, footer_key, frames: Vec::new(), proofs: Vec::new(), features: Vec::new(), footer_len: 0 }
+        Self {
+            role,
+            bytes: header.clone(),
+            header,
+            frame_key,
+            footer_key,
+            frames: Vec::new(),
+            proofs: Vec::new(),
+            features: Vec::new(),
+            footer_len: 0,
+        }
     }
 
     /// Length so far.

@@ -301,7 +301,9 @@ impl Repository {
             let message = "It is missing or cut short; what it held is stored again by the next backup that reads it";
             problems.push(Problem::new(ObjectKey::Pack(*id).path(), message));
         }
-        problems.into_iter().for_each(|problem| context.observer.problem(problem));
+        for problem in problems {
+            context.observer.problem(problem);
+        }
         self.index().remove_packs(&gone)?;
         // A file that was begun anew never knew what is gone; deltas tell of it.
         let orphans = if is_new { self.index().forget_orphans()? } else { 0 };

@@ -335,7 +335,7 @@ fn fill_packs(
                 PackJob::Flush => {
                     let rest = packs.iter_mut().filter_map(Option::take).map(PackWriter::finish).map(Some);
                     // `None` says that nothing follows.
-                    if rest.chain([None]).try_for_each(|pack| finished.send(pack)).is_err() {
+                    if !rest.chain([None]).all(|pack| finished.send(pack).is_ok()) {
                         return;
                     }
                     Ok(())
