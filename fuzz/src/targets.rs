@@ -13,7 +13,7 @@ use compline::chunker::{Batch, Chunker, Gear, PROFILES, Profile};
 use compline::codec::{Decoded, Reader, Writer};
 use compline::compress;
 use compline::crypto::{Purpose, Secret};
-use compline::delta::{self, BaseIndex};
+use compline::delta::{self, BaseIndex, Encoded};
 use compline::id::{KeyId, RepositoryId};
 use compline::plan::Plan;
 use compline::storage::{Location, MemoryStorage, ObjectKey, Storage};
@@ -202,7 +202,7 @@ fn similar(data: &[u8]) {
 fn round_trip(base: &[u8], target: &[u8]) {
     let mut index = BaseIndex::default();
     index.fill(base);
-    if let Some(delta) = delta::encode(&index, base, target) {
+    if let Some(Encoded { bytes: delta, .. }) = delta::encode(&index, base, target) {
         assert!(delta.len() < target.len());
         assert_eq!(delta::decode(&delta, base, target.len()).as_deref(), Ok(target));
     }
