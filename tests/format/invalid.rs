@@ -52,6 +52,7 @@ pub fn all() -> Vec<Vector> {
     keys(&mut maker);
     packs(&mut maker);
     footers(&mut maker);
+    lineages(&mut maker);
     deltas(&mut maker);
     entries(&mut maker);
     contents(&mut maker);
@@ -129,24 +130,6 @@ fn footers(m: &mut Maker) {
     footer(m, "footer-extension-too-long", &|w| {
         w.u8(2).varint(50).counted_bytes(&[0; 256]).varint(1).bytes(&chunk).varint(100);
     });
-    let of_chunks = |extension: &[u8], count: u64| {
-        let mut w = Writer::new();
-        w.varint(1).u8(2).varint(50).counted_bytes(extension).varint(count);
-        (0..count).for_each(|_| {
-            w.bytes(&chunk).varint(100);
-        });
-        w.into_bytes()
-    };
-    let sound = valid::lineage(1, 1, &[2]).encode();
-    m.add("footer-delta-of-two-chunks", of_chunks(&sound, 2));
-    m.add("footer-delta-without-extension", of_chunks(&[], 1));
-    m.add("footer-delta-extension-cut", of_chunks(&sound[..34], 1));
-    for (what, bases) in [("depth-zero", 1), ("no-base", 0), ("eight-bases", 8)] {
-        let lineage = valid::lineage(u8::from(what != "depth-zero"), 1, &vec![2; bases]).encode();
-        m.add(&format!("footer-delta-{what}"), of_chunks(&lineage, 1));
-        m.add(&format!("lineage-{what}"), lineage);
-    }
-    m.add("lineage-odd-length", [sound.as_slice(), &[0]].concat());
     footer(m, "footer-no-chunks", &|w| {
         w.u8(1).varint(50).varint(0).varint(0);
     });
@@ -188,6 +171,28 @@ fn footers(m: &mut Maker) {
         footer.push(0);
         w.u8(1).varint(1).bytes(&[1; 32]).u8(1).varint(1000).counted_bytes(&footer);
     });
+}
+
+/// Footers of one delta frame, and lineages.
+fn lineages(m: &mut Maker) {
+    let of_chunks = |extension: &[u8], count: u64| {
+        let mut w = Writer::new();
+        w.varint(1).u8(2).varint(50).counted_bytes(extension).varint(count);
+        (0..count).for_each(|_| {
+            w.bytes(&[7; 32]).varint(100);
+        });
+        w.into_bytes()
+    };
+    let sound = valid::lineage(1, 1, &[2]).encode();
+    m.add("footer-delta-of-two-chunks", of_chunks(&sound, 2));
+    m.add("footer-delta-without-extension", of_chunks(&[], 1));
+    m.add("footer-delta-extension-cut", of_chunks(&sound[..34], 1));
+    for (what, bases) in [("depth-zero", 1), ("no-base", 0), ("eight-bases", 8)] {
+        let lineage = valid::lineage(u8::from(what != "depth-zero"), 1, &vec![2; bases]).encode();
+        m.add(&format!("footer-delta-{what}"), of_chunks(&lineage, 1));
+        m.add(&format!("lineage-{what}"), lineage);
+    }
+    m.add("lineage-odd-length", [sound.as_slice(), &[0]].concat());
 }
 
 fn deltas(m: &mut Maker) {

@@ -78,8 +78,8 @@ pub fn write(ops: &[Op], literals: &[u8]) -> Vec<u8> {
 
 fn varint(mut value: u64, bytes: &mut Vec<u8>) {
     while value > 127 {
-        bytes.push((value % 128) as u8 + 128);
+        bytes.push(u8::try_from(value % 128).unwrap() + 128);
         value /= 128;
     }
-    bytes.push(value as u8);
+    bytes.push(u8::try_from(value).unwrap());
 }

@@ -47,12 +47,14 @@ pub struct Frame {
     plain_len: usize,
 }
 
+type Opened = BTreeMap<(PathBuf, usize), Rc<Vec<u8>>>;
+
 pub struct Repository {
     root: PathBuf,
     master: Id,
     chunks: BTreeMap<Id, Place>,
     /// Plain frames by pack and offset: a base is wanted by many deltas.
-    opened: RefCell<BTreeMap<(PathBuf, usize), Rc<Vec<u8>>>>,
+    opened: RefCell<Opened>,
 }
 
 /// One restored thing. Content is there for regular files only; holes are filled with zeros.

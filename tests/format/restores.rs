@@ -225,6 +225,7 @@ fn a_delta_whose_base_was_lost_is_stored_again() {
             let snapshots: BTreeMap<String, _> = found.snapshots()?.into_iter().collect();
             found.restore(&snapshots[&night.snapshot])
         };
+        let remove = |path: &PathBuf| fs::remove_file(path).unwrap();
         let mut repository = open();
         let mut dump = rows();
         let night = back_up(&repository, &source, &dump, None);
@@ -232,10 +233,10 @@ fn a_delta_whose_base_was_lost_is_stored_again() {
         edit(&mut dump, 1);
         let night = back_up(&repository, &source, &dump, Some(&night));
         assert_restores_night(newest(&night).unwrap(), &night);
-        bases.iter().for_each(|pack| fs::remove_file(pack).unwrap());
+        bases.iter().for_each(remove);
         assert!(newest(&night).is_err());
         if !is_known {
-            list(&location.join("index")).iter().for_each(|segment| fs::remove_file(segment).unwrap());
+            list(&location.join("index")).iter().for_each(remove);
             repository = open();
         }
         let night = back_up(&repository, &source, &dump, Some(&night));
