@@ -636,7 +636,9 @@ mod tests {
             pack(6, 3, 2, &[5]),
             pack(7, 6, 3, &[3]),
         ];
-        packs.iter().for_each(|entry| index.add_pack(entry, &[]).unwrap());
+        for entry in &packs {
+            index.add_pack(entry, &[]).unwrap();
+        }
         assert_eq!(index.forget_orphans().unwrap(), 0);
         index.remove_packs(&[packs[0].id]).unwrap();
         // Chunk 3 is there still, but deeper than 4 could be a delta of it; 6 can.
