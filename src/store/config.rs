@@ -16,7 +16,7 @@ pub const EXTRA_LEN: usize = RepositoryId::LEN + 8;
 pub const FEATURES_KNOWN: u64 = 0;
 
 /// Default length in bytes at which a pack is closed.
-pub const PACK_LEN: u64 = 16 << 20;
+pub const PACK_LEN: u64 = 8 << 20;
 /// Default plain length in bytes at which a frame of several chunks is closed.
 pub const FRAME_LEN: u64 = 1 << 20;
 

@@ -48,6 +48,10 @@ impl DeltaPolicy {
     }
 }
 
+/// Chunks of this length and below on average are small files, or trees: ...
+const SMALL_LEN: usize = 64 << 10;
+/// ... frames of them are so many times as long, because they compress better together (decision `solid-frames`).
+const SMALL_FACTOR: u64 = 3;
 /// Chunks shorter than this are not worth a frame of their own.
 const DELTA_LEN_MIN: usize = 512;
 /// A delta that is no longer than one part in so many of the chunk is kept without asking what else it could be.
@@ -100,6 +104,14 @@ impl Batch {
     /// Tells how many bytes came in before it was complete: what is known about novelty.
     pub fn set_offered(&mut self, offered: u64) {
         self.offered = offered;
+    }
+
+    /// Whether the next chunk, of `len` bytes, would make it longer than frames of `frame_len` should be.
+    #[must_use]
+    pub fn is_full(&self, len: usize, frame_len: u64) -> bool {
+        let are_small = self.plain.len() <= self.chunks.len().saturating_mul(SMALL_LEN);
+        let limit = if are_small { frame_len * SMALL_FACTOR } else { frame_len };
+        !self.chunks.is_empty() && (self.plain.len() + len) as u64 > limit
     }
 
     /// The role of its packs.

@@ -116,8 +116,8 @@ impl Writer {
         }
         let maker = Arc::new(FrameMaker::new(repository.clone(), repository.delta_policy()));
         let cores = pipeline::parallelism();
-        let (jobs, job_queue) = pipeline::bounded::<BatchJob>(cores);
-        let (packed, packed_queue) = pipeline::bounded::<(u64, PackJob)>(cores);
+        let (jobs, job_queue) = pipeline::bounded::<BatchJob>(cores.div_ceil(2));
+        let (packed, packed_queue) = pipeline::bounded::<(u64, PackJob)>(cores.div_ceil(2));
         let (finished, finished_queue) = pipeline::bounded::<Option<FinishedPack>>(0);
         let (done_sender, done) = pipeline::bounded::<()>(1);
         let mut workers = Vec::new();
@@ -185,14 +185,12 @@ impl Writer {
     }
 
     fn gather(&mut self, role: Role, id: ChunkId, bytes: &[u8], older: Vec<ChunkId>) -> Result<()> {
-        let frame_len = usize::try_from(self.repository.inner.config.frame_len).unwrap_or(usize::MAX);
-        let batch = &mut self.batches[role as usize - 1];
-        if batch.chunk_count() > 0 && batch.plain_len() + bytes.len() > frame_len {
+        if self.batches[role as usize - 1].is_full(bytes.len(), self.repository.inner.config.frame_len) {
             self.send_batch(role)?;
         }
         let batch = &mut self.batches[role as usize - 1];
         batch.push(id, bytes, older);
-        if batch.plain_len() >= frame_len || batch.chunk_count() as u64 >= FRAME_CHUNK_COUNT_MAX {
+        if batch.chunk_count() as u64 >= FRAME_CHUNK_COUNT_MAX {
             self.send_batch(role)?;
         }
         Ok(())
