@@ -120,12 +120,6 @@ impl Batch {
         self.role
     }
 
-    /// Plain length so far.
-    #[must_use]
-    pub fn plain_len(&self) -> usize {
-        self.plain.len()
-    }
-
     /// Chunks so far.
     #[must_use]
     pub fn chunk_count(&self) -> usize {

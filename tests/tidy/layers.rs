@@ -5,7 +5,7 @@ use crate::sources::{Source, without_comment};
 /// The layers, lowest first: the picture in `src/lib.rs`, the archive's design in one table.
 const LAYERS: [(&str, &[&str]); 10] = [
     ("vocabulary", &["id", "units", "clock", "error", "observer", "codec", "settings"]),
-    ("leaves", &["chunker", "compress", "delta", "crypto", "pipeline", "durable", "mmap"]),
+    ("leaves", &["chunker", "compress", "delta", "crypto", "pipeline", "durable", "mmap", "allocator"]),
     ("storage", &["storage"]),
     ("store", &["store"]),
     ("archive", &["archive"]),
