@@ -1,5 +1,6 @@
 //! Cost follows change: what is as it was is neither read nor stored again, unless it was lost.
 
+use std::cell::Cell;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use compline::commands::{App, SnapshotPath, Target, init, restore, snapshots};
 use compline::observer::Counter;
 use compline::storage::Location;
 use compline::store::Unlock;
+use jiff::SignedDuration;
 use tempfile::TempDir;
 
 use crate::support::World;
@@ -17,6 +19,8 @@ use crate::support::nasty::noise;
 struct Machine {
     scratch: TempDir,
     target: Target,
+    /// Backups so far: each is an hour later, so that `latest` is the one before.
+    nights: Cell<i64>,
 }
 
 fn with_app<T>(world: &World, work: impl FnOnce(App<'_>) -> T) -> T {
@@ -31,7 +35,7 @@ impl Machine {
         with_app(&World::new(), |app| init::run(app, &location, &unlock, "").unwrap());
         let target = Target { location, unlock, cache: Some(scratch.path().join("cache")) };
         std::fs::create_dir_all(scratch.path().join("source/below")).unwrap();
-        let machine = Self { scratch, target };
+        let machine = Self { scratch, target, nights: Cell::new(0) };
         for at in 0..20 {
             std::fs::write(machine.source().join(format!("below/{at}")), noise(at, 30_000)).unwrap();
         }
@@ -49,7 +53,9 @@ impl Machine {
 
     /// As `host`, whose first one has no parent.
     fn backup_of(&self, host: &str) -> (BackupReport, World) {
-        let world = World::new();
+        let mut world = World::new();
+        self.nights.set(self.nights.get() + 1);
+        world.clock.0 += SignedDuration::from_hours(self.nights.get());
         let work = Work::Files(FilesSource { paths: vec![self.source()], ..FilesSource::default() });
         let labels = Labels { host: host.to_owned(), ..Labels::default() };
         let report = with_app(&world, |app| backup::run(app, &self.target, work, &labels, false)).unwrap();
@@ -69,7 +75,7 @@ impl Machine {
         scratch.ancestors().map(|path| path.metadata().unwrap()).map(|meta| (meta.ctime(), meta.ctime_nsec())).collect()
     }
 
-    /// What `report` published. Not `latest`: the clock stands still, so any snapshot may be that.
+    /// What `report` published, restored.
     fn restored(&self, name: &str, report: &BackupReport) -> PathBuf {
         let into = self.scratch.path().join(name);
         let what = format!("{}:/files{}", report.snapshot.unwrap(), self.source().display());
