@@ -115,10 +115,13 @@ impl Index {
     /// When the directory can't be written.
     pub fn open(cache: &Path, repository: RepositoryId) -> Result<Self> {
         let directory = cache.join(repository.to_hex());
-        crate::durable::create_directories(&directory).map_err(|cause| {
-            Error::io(format!("The cache directory {} can't be made", directory.display()), cause)
-                .hint("Choose another with --cache-dir or COMPLINE_CACHE_DIR; nothing is lost with a cache")
-        })?;
+        // One that exists is not made durable again, which would cost every run a sync: nothing is lost with a cache.
+        if !directory.is_dir() {
+            crate::durable::create_directories(&directory).map_err(|cause| {
+                Error::io(format!("The cache directory {} can't be made", directory.display()), cause)
+                    .hint("Choose another with --cache-dir or COMPLINE_CACHE_DIR; nothing is lost with a cache")
+            })?;
+        }
         let path = directory.join("index.sqlite");
         if !path.exists() {
             // Its log may be left, and must not be played into a new file.
