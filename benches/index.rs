@@ -20,8 +20,10 @@ const PACK_COUNT: u64 = 1_000_000 / CHUNKS_PER_PACK;
 fn index(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let index = Index::open(directory.path(), compline::id::RepositoryId::from_bytes([1; 16])).expect("an index");
-    let add = |n: u64| index.add_segment(SegmentId::from_bytes(hash(u64::MAX / 2 - n)), &[pack(n)]);
-    (0..PACK_COUNT).for_each(|n| add(n).expect("room"));
+    let add = |n: u64| index.add_segments(&[(SegmentId::from_bytes(hash(u64::MAX / 2 - n)), vec![pack(n)])]);
+    let mut intake = index.intake();
+    (0..PACK_COUNT).for_each(|n| intake.pack(pack(n)).expect("room"));
+    intake.finish().expect("room");
     let mut group = criterion.benchmark_group("index of 1M chunks");
     group.throughput(Throughput::Elements(CHUNKS_PER_PACK)).sample_size(20);
     let mut next = PACK_COUNT;

@@ -69,8 +69,10 @@ fn open(directory: &Path) -> Index {
 /// What a rebuild does with the segments once they are here: reads them and takes them in.
 fn fill(directory: &Path, segments: u64) {
     let index = open(directory);
+    let mut intake = index.intake();
     let (mut decoding, mut adding, mut tenth) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
-    let tenth_len = u64::max(1, segments / 10);
+    // No shorter than two batches: only a segment that closes one takes time.
+    let tenth_len = u64::max(128, segments / 10);
     for n in 0..segments {
         let entries: Vec<PackEntry> = (n * PACKS_PER_SEGMENT..(n + 1) * PACKS_PER_SEGMENT).map(pack).collect();
         let bytes = index_segment::encode(&entries);
@@ -78,7 +80,7 @@ fn fill(directory: &Path, segments: u64) {
         let entries = index_segment::decode(&bytes).expect("it was encoded");
         decoding += started.elapsed();
         let started = Instant::now();
-        index.add_segment(SegmentId::from_bytes(hash(u64::MAX / 2 - n)), &entries).expect("room");
+        intake.segment(SegmentId::from_bytes(hash(u64::MAX / 2 - n)), entries).expect("room");
         tenth += started.elapsed();
         if (n + 1) % tenth_len == 0 {
             let rate = (tenth_len * CHUNKS_PER_SEGMENT) as f64 / tenth.as_secs_f64();
@@ -91,6 +93,9 @@ fn fill(directory: &Path, segments: u64) {
         }
     }
     adding += tenth;
+    let started = Instant::now();
+    intake.finish().expect("room");
+    adding += started.elapsed();
     let started = Instant::now();
     drop(index);
     let (decoding, adding, closing) = (decoding.as_secs_f64(), adding.as_secs_f64(), started.elapsed().as_secs_f64());

@@ -4,20 +4,23 @@
 //! A pack is `published` once an index segment in storage lists it. Packs of this machine that were uploaded by a run
 //! which then died stay here unpublished; the next writer lists them in its own segment and so takes them over.
 
-use std::collections::{HashMap, HashSet};
+mod intake;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+pub use self::intake::Intake;
 use super::index_segment::PackEntry;
-use super::pack::{FrameKind, Lineage, Role};
+use super::pack::{Lineage, Role};
 use crate::delta::Features;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, PackId, RepositoryId, SegmentId};
 
 /// Raised when the tables change; an older file is thrown away and rebuilt.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 const SCHEMA: &str = "
     CREATE TABLE segments (no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
@@ -30,7 +33,7 @@ const SCHEMA: &str = "
     CREATE INDEX pack_frames ON frames (pack);
     CREATE TABLE chunks (id BLOB NOT NULL, frame INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL,
         PRIMARY KEY (id, frame)) WITHOUT ROWID;
-    CREATE TABLE features (feature INTEGER PRIMARY KEY, chunk BLOB NOT NULL);
+    CREATE TABLE features (slot INTEGER PRIMARY KEY, feature INTEGER NOT NULL, chunk BLOB NOT NULL);
 ";
 
 /// A frame and where it lies.
@@ -185,6 +188,16 @@ impl Index {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Does `work` in one transaction: all of it or nothing.
+    fn write(&self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<()> {
+        let mut connection = self.lock();
+        let written = connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|transaction| {
+            work(&transaction)?;
+            transaction.commit()
+        });
+        written.map_err(|cause| self.failed(cause))
+    }
+
     /// The segments that were taken in.
     ///
     /// # Errors
@@ -242,20 +255,32 @@ impl Index {
         statement.exists([id.as_bytes()]).map_err(|cause| self.failed(cause))
     }
 
-    /// Takes in a segment.
+    /// Takes in segments and packs as they come, many at a time.
+    #[must_use]
+    pub fn intake(&self) -> Intake<'_> {
+        Intake::new(self)
+    }
+
+    /// Takes in segments, all at once. They are held in memory: [`Index::intake`] divides any number of them.
     ///
     /// # Errors
     /// From SQLite.
-    pub fn add_segment(&self, id: SegmentId, packs: &[PackEntry]) -> Result<()> {
-        let mut connection = self.lock();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| self.failed(cause))?;
-        let segment = insert_segment(&transaction, id).map_err(|cause| self.failed(cause))?;
-        for entry in packs {
-            let pack = insert_pack(&transaction, entry).map_err(|cause| self.failed(cause))?;
-            insert_segment_pack(&transaction, segment, pack).map_err(|cause| self.failed(cause))?;
+    pub fn add_segments(&self, segments: &[(SegmentId, Vec<PackEntry>)]) -> Result<()> {
+        if segments.is_empty() {
+            return Ok(());
         }
-        transaction.commit().map_err(|cause| self.failed(cause))
+        self.write(|transaction| intake::insert_segments(transaction, segments))
+    }
+
+    /// Takes in packs that no segment lists, all at once.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn add_packs(&self, packs: &[PackEntry]) -> Result<()> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        self.write(|transaction| intake::insert_packs(transaction, packs))
     }
 
     /// Takes in one pack that no segment lists yet, and the features of some of its chunks.
@@ -263,12 +288,10 @@ impl Index {
     /// # Errors
     /// From SQLite.
     pub fn add_pack(&self, entry: &PackEntry, features: &[(ChunkId, Features)]) -> Result<()> {
-        let mut connection = self.lock();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| self.failed(cause))?;
-        insert_pack(&transaction, entry).map_err(|cause| self.failed(cause))?;
-        insert_features(&transaction, features).map_err(|cause| self.failed(cause))?;
-        transaction.commit().map_err(|cause| self.failed(cause))
+        self.write(|transaction| {
+            intake::insert_packs(transaction, std::slice::from_ref(entry))?;
+            intake::insert_features(transaction, features)
+        })
     }
 
     /// Notes that the segment `id`, which is in storage now, lists `packs`.
@@ -276,17 +299,15 @@ impl Index {
     /// # Errors
     /// From SQLite.
     pub fn publish(&self, id: SegmentId, packs: &[PackId]) -> Result<()> {
-        let mut connection = self.lock();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| self.failed(cause))?;
-        let segment = insert_segment(&transaction, id).map_err(|cause| self.failed(cause))?;
-        for pack in packs {
-            let no = pack_no(&transaction, pack).map_err(|cause| self.failed(cause))?;
-            if let Some(no) = no {
-                insert_segment_pack(&transaction, segment, no).map_err(|cause| self.failed(cause))?;
+        self.write(|transaction| {
+            let segment = intake::insert_segment(transaction, id)?;
+            for pack in packs {
+                if let Some(no) = intake::pack_no(transaction, pack)? {
+                    intake::insert_segment_pack(transaction, segment, no)?;
+                }
             }
-        }
-        transaction.commit().map_err(|cause| self.failed(cause))
+            Ok(())
+        })
     }
 
     /// Forgets segments that are gone from storage. Packs that no other segment lists become unpublished.
@@ -294,42 +315,54 @@ impl Index {
     /// # Errors
     /// From SQLite.
     pub fn remove_segments(&self, gone: &[SegmentId]) -> Result<()> {
-        let mut connection = self.lock();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| self.failed(cause))?;
-        for id in gone {
-            let id = id.as_bytes();
-            transaction
-                .execute("DELETE FROM segment_packs WHERE segment IN (SELECT no FROM segments WHERE id = ?)", [id])
-                .and_then(|_| transaction.execute("DELETE FROM segments WHERE id = ?", [id]))
-                .map_err(|cause| self.failed(cause))?;
+        if gone.is_empty() {
+            // Nor does it wait for another process that is writing.
+            return Ok(());
         }
-        transaction.commit().map_err(|cause| self.failed(cause))
+        self.write(|transaction| {
+            for id in gone {
+                let id = id.as_bytes();
+                transaction.execute(
+                    "DELETE FROM segment_packs WHERE segment IN (SELECT no FROM segments WHERE id = ?)",
+                    [id],
+                )?;
+                transaction.execute("DELETE FROM segments WHERE id = ?", [id])?;
+            }
+            Ok(())
+        })
     }
 
-    /// Forgets packs that are gone from storage, with all their chunks, and the chunks that were deltas of those.
+    /// Forgets packs that are gone from storage, with all their chunks, and the chunks that were deltas of those. The features of those stay until others take
+    /// their slots: to find them the whole table would have to be read, and who finds a chunk by them looks it up.
     ///
     /// # Errors
     /// From SQLite.
     pub fn remove_packs(&self, gone: &[PackId]) -> Result<()> {
-        let mut connection = self.lock();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| self.failed(cause))?;
-        for id in gone {
-            let Some(no) = pack_no(&transaction, id).map_err(|cause| self.failed(cause))? else { continue };
-            for statement in [
-                "DELETE FROM chunks WHERE frame IN (SELECT no FROM frames WHERE pack = ?)",
-                "DELETE FROM frames WHERE pack = ?",
-                "DELETE FROM segment_packs WHERE pack = ?",
-                "DELETE FROM packs WHERE no = ?",
-            ] {
-                transaction.execute(statement, [no]).map_err(|cause| self.failed(cause))?;
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            let known: Vec<i64> = gone
+                .iter()
+                .filter_map(|id| intake::pack_no(transaction, id).transpose())
+                .collect::<rusqlite::Result<_>>()?;
+            if known.is_empty() {
+                return Ok(());
             }
-        }
-        if !gone.is_empty() {
-            forget_orphans(&transaction).map_err(|cause| self.failed(cause))?;
-        }
-        transaction.commit().map_err(|cause| self.failed(cause))
+            let list = serde_json::json!(known).to_string();
+            for statement in [
+                // Chunks are not found by their frame, which would cost every one of them an entry in a second tree: the
+                // whole table is read, once for all packs.
+                "DELETE FROM chunks WHERE frame IN
+                    (SELECT no FROM frames WHERE pack IN (SELECT value FROM json_each(?)))",
+                "DELETE FROM frames WHERE pack IN (SELECT value FROM json_each(?))",
+                "DELETE FROM segment_packs WHERE pack IN (SELECT value FROM json_each(?))",
+                "DELETE FROM packs WHERE no IN (SELECT value FROM json_each(?))",
+            ] {
+                transaction.execute(statement, [&list])?;
+            }
+            forget_orphans(transaction).map(drop)
+        })
     }
 
     /// Forgets the chunks of deltas whose bases are not stored any more, so that the next backup that has such a chunk stores
@@ -338,11 +371,11 @@ impl Index {
     /// # Errors
     /// From SQLite.
     pub fn forget_orphans(&self) -> Result<u64> {
-        let mut connection = self.lock();
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|cause| self.failed(cause))?;
-        let count = forget_orphans(&transaction).map_err(|cause| self.failed(cause))?;
-        transaction.commit().map_err(|cause| self.failed(cause))?;
+        let mut count = 0;
+        self.write(|transaction| {
+            count = forget_orphans(transaction)?;
+            Ok(())
+        })?;
         Ok(count)
     }
 
@@ -424,12 +457,12 @@ impl Index {
     pub fn alike(&self, features: &Features) -> Result<Vec<ChunkId>> {
         let connection = self.lock();
         let mut statement = connection
-            .prepare_cached("SELECT chunk FROM features WHERE feature = ?")
+            .prepare_cached("SELECT chunk FROM features WHERE slot = ? AND feature = ?")
             .map_err(|cause| self.failed(cause))?;
         let mut found: Vec<ChunkId> = Vec::new();
         for feature in features {
             let chunk = statement
-                .query_row([feature.cast_signed()], |row| row.get(0).map(ChunkId::from_bytes))
+                .query_row([intake::slot(*feature), feature.cast_signed()], |row| row.get(0).map(ChunkId::from_bytes))
                 .optional()
                 .map_err(|cause| self.failed(cause))?;
             match chunk {
@@ -505,84 +538,38 @@ fn prepare(connection: Connection) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn insert_segment(transaction: &Transaction<'_>, id: SegmentId) -> rusqlite::Result<i64> {
-    transaction.execute("INSERT OR IGNORE INTO segments (id) VALUES (?)", [id.as_bytes()])?;
-    transaction.query_row("SELECT no FROM segments WHERE id = ?", [id.as_bytes()], |row| row.get(0))
-}
-
-fn insert_segment_pack(transaction: &Transaction<'_>, segment: i64, pack: i64) -> rusqlite::Result<()> {
-    transaction.execute("INSERT OR IGNORE INTO segment_packs VALUES (?, ?)", [segment, pack]).map(drop)
-}
-
-fn pack_no(transaction: &Transaction<'_>, id: &PackId) -> rusqlite::Result<Option<i64>> {
-    transaction.query_row("SELECT no FROM packs WHERE id = ?", [id.as_bytes()], |row| row.get(0)).optional()
-}
-
-/// Inserts a pack with its frames and chunks, unless it is known already.
-fn insert_pack(transaction: &Transaction<'_>, entry: &PackEntry) -> rusqlite::Result<i64> {
-    if let Some(no) = pack_no(transaction, &entry.id)? {
-        return Ok(no);
-    }
-    transaction.execute(
-        "INSERT INTO packs (id, role, len) VALUES (?, ?, ?)",
-        params![entry.id.as_bytes(), entry.role as u8, entry.len],
-    )?;
-    let pack = transaction.last_insert_rowid();
-    let mut add_frame = transaction.prepare_cached(
-        "INSERT INTO frames (pack, offset, sealed_len, kind, plain_len, depth, extension) VALUES (?, ?, ?, ?, ?, ?, ?)",
-    )?;
-    let mut add_chunk = transaction.prepare_cached("INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?)")?;
-    for frame in &entry.frames {
-        let (depth, extension) = match frame.kind {
-            // The footer was decoded with it, so it is sound.
-            FrameKind::Delta => {
-                (Lineage::decode(&frame.extension).map_or(u8::MAX, |lineage| lineage.depth), Some(&frame.extension))
-            }
-            _ => (0, None),
-        };
-        let kind = frame.kind.byte();
-        add_frame.execute(params![pack, frame.offset, frame.sealed_len, kind, frame.plain_len, depth, extension])?;
-        let no = transaction.last_insert_rowid();
-        let mut offset = 0;
-        for (id, len) in &frame.chunks {
-            add_chunk.execute(params![id.as_bytes(), no, offset, len])?;
-            offset += len;
-        }
-    }
-    Ok(pack)
-}
-
 /// Reads all deltas, the least deep first: one whose base was just forgotten is itself forgotten then.
 fn forget_orphans(transaction: &Transaction<'_>) -> rusqlite::Result<u64> {
     let mut deltas = transaction.prepare("SELECT no, depth, extension FROM frames WHERE depth > 0 ORDER BY depth")?;
-    let mut is_stored = transaction
-        .prepare("SELECT 1 FROM chunks c JOIN frames f ON f.no = c.frame WHERE c.id = ? AND f.depth < ? LIMIT 1")?;
-    let mut forget = transaction.prepare("DELETE FROM chunks WHERE frame = ?")?;
+    let mut places = transaction
+        .prepare("SELECT f.no FROM chunks c JOIN frames f ON f.no = c.frame WHERE c.id = ? AND f.depth < ?")?;
+    let mut orphans: BTreeSet<i64> = BTreeSet::new();
     let mut rows = deltas.query([])?;
-    let mut count = 0;
     while let Some(row) = rows.next()? {
         let (no, depth): (i64, u8) = (row.get(0)?, row.get(1)?);
         let extension: Vec<u8> = row.get(2)?;
         let lineage = Lineage::decode(&extension).map_err(|_| rusqlite::Error::InvalidQuery)?;
         for base in &lineage.bases {
-            if !is_stored.exists(params![base.as_bytes(), depth])? {
-                count += u64::from(forget.execute([no])? > 0);
+            let frames = places.query_map(params![base.as_bytes(), depth], |row| row.get::<_, i64>(0))?;
+            let frames: Vec<i64> = frames.collect::<rusqlite::Result<_>>()?;
+            if frames.iter().all(|frame| orphans.contains(frame)) {
+                orphans.insert(no);
                 break;
             }
         }
     }
-    Ok(count)
-}
-
-fn insert_features(transaction: &Transaction<'_>, features: &[(ChunkId, Features)]) -> rusqlite::Result<()> {
-    // The newest chunk with a feature is the one to find: what comes next is likely to resemble it most.
-    let mut add = transaction.prepare_cached("INSERT OR REPLACE INTO features VALUES (?, ?)")?;
-    for (id, features) in features {
-        for feature in features {
-            add.execute(params![feature.cast_signed(), id.as_bytes()])?;
-        }
+    if orphans.is_empty() {
+        return Ok(0);
     }
-    Ok(())
+    // The frames stay, so that their packs are as long as they are; those that hit nothing were hit before.
+    let list = serde_json::json!(orphans).to_string();
+    let hit: u64 = transaction.query_row(
+        "SELECT count(DISTINCT frame) FROM chunks WHERE frame IN (SELECT value FROM json_each(?))",
+        [&list],
+        |row| row.get(0),
+    )?;
+    transaction.execute("DELETE FROM chunks WHERE frame IN (SELECT value FROM json_each(?))", [&list])?;
+    Ok(hit)
 }
 
 fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<ChunkPlace> {
@@ -608,6 +595,7 @@ fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<ChunkPlace> {
 mod tests {
     use super::*;
     use crate::store::pack::Frame;
+    use crate::store::pack::FrameKind;
 
     fn id(n: u8) -> ChunkId {
         ChunkId::from_bytes([n; 32])

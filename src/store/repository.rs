@@ -1,5 +1,6 @@
 //! A repository: config, keys, index and storage wired together.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::chunk_reader::ChunkReader;
 use super::config::{Config, ConfigHead};
 use super::envelope::{self, ObjectType, no_random};
 use super::frame_maker::DeltaPolicy;
-use super::index::Index;
+use super::index::{Index, Intake};
 use super::index_segment::{self, PackEntry};
 use super::keyring::{self, KeyInfo, Unlock};
 use super::pack_reader::{self, PackKeys};
@@ -236,19 +237,35 @@ impl Repository {
         let listed = self.list_segments()?;
         let gone: Vec<SegmentId> = known.difference(&listed).copied().collect();
         self.index().remove_segments(&gone)?;
-        let mut incomplete = self.index().is_new || !gone.is_empty();
-        for id in listed.difference(&known) {
+        let mut intake = self.index().intake();
+        let read = self.read_segments(listed.difference(&known), &mut intake, context);
+        // Whatever ended it, what was read until then is not read again.
+        let taken_in = intake.finish();
+        let whole = read?;
+        taken_in?;
+        Ok(self.index().is_new || !gone.is_empty() || !whole)
+    }
+
+    /// Reads segments into the index. False if one of them can't be read.
+    fn read_segments<'s>(
+        &self,
+        ids: impl Iterator<Item = &'s SegmentId>,
+        intake: &mut Intake<'_>,
+        context: &Context<'_>,
+    ) -> Result<bool> {
+        let mut whole = true;
+        for id in ids {
             context.go_on()?;
             match self.read_segment(*id) {
-                Ok(packs) => self.index().add_segment(*id, &packs)?,
+                Ok(packs) => intake.segment(*id, packs)?,
                 Err(error) if error.is_of_one_object() => {
                     context.observer.problem(Problem::new(ObjectKey::Segment(*id).path(), error.chain()));
-                    incomplete = true;
+                    whole = false;
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(incomplete)
+        Ok(whole)
     }
 
     /// Brings the index up to date with the packs themselves: what a writer relies on must be there, and what a run
@@ -259,7 +276,7 @@ impl Repository {
         self.learn_packs(context)
     }
 
-    fn list_segments(&self) -> Result<std::collections::HashSet<SegmentId>> {
+    fn list_segments(&self) -> Result<HashSet<SegmentId>> {
         let listed = self.storage().list(ObjectKind::Segment)?;
         Ok(listed
             .into_iter()
@@ -321,6 +338,23 @@ impl Repository {
     /// there, and what is wrong with others.
     fn take_packs(&self, context: &Context<'_>) -> Result<(Vec<PackId>, Vec<Problem>)> {
         let mut known = self.index().pack_lens()?;
+        let mut intake = self.index().intake();
+        let read = self.read_footers(&mut known, &mut intake, context);
+        // As with segments: what was read is kept.
+        let taken_in = intake.finish();
+        let problems = read?;
+        taken_in?;
+        Ok((known.into_keys().collect(), problems))
+    }
+
+    /// Reads the footers of the packs in storage that are not `known` into the index, and leaves in `known` those that
+    /// are gone. Gives what is wrong with others.
+    fn read_footers(
+        &self,
+        known: &mut HashMap<PackId, u64>,
+        intake: &mut Intake<'_>,
+        context: &Context<'_>,
+    ) -> Result<Vec<Problem>> {
         let mut problems = Vec::new();
         for row in self.storage().list(ObjectKind::Pack)? {
             context.go_on()?;
@@ -335,12 +369,12 @@ impl Repository {
                 None => {}
             }
             match self.read_pack_entry(id, row.len) {
-                Ok(entry) => self.index().add_pack(&entry, &[])?,
+                Ok(entry) => intake.pack(entry)?,
                 Err(error) if error.is_of_one_object() => problems.push(Problem::new(row.key.path(), error.chain())),
                 Err(error) => return Err(error),
             }
         }
-        Ok((known.into_keys().collect(), problems))
+        Ok(problems)
     }
 
     /// Reads the footer of a pack.
