@@ -95,9 +95,10 @@ pub fn run(repository: &Repository, subset: DataSubset, seed: u64, context: &Con
     // The index first: a pack that another run uploads in between is then not taken for a missing one.
     let known = repository.index().packs()?;
     let packs = repository.storage().list(ObjectKind::Pack)?;
-    check_index(&known, &packs, context);
+    let present: HashSet<PackId> = packs.iter().filter_map(|row| pack_id(&row.key)).collect();
+    check_index(&known, &present, context);
     context.observer.stage("Checking packs");
-    packs.par_iter().try_for_each(|row| check_footer(repository, row, context))?;
+    packs.par_iter().try_for_each(|row| check_footer(repository, row, &present, context))?;
     let chosen = subset.choose(packs, seed);
     let frames = FrameSource::new(repository.clone(), Some(*context), READ_FRAMES_LEN);
     if chosen.is_empty() {
@@ -109,9 +110,8 @@ pub fn run(repository: &Repository, subset: DataSubset, seed: u64, context: &Con
 }
 
 /// Packs that the index knows and storage lacks.
-fn check_index(known: &HashSet<PackId>, packs: &[Listed], context: &Context<'_>) {
-    let present: HashSet<PackId> = packs.iter().filter_map(|row| pack_id(&row.key)).collect();
-    for id in known.difference(&present) {
+fn check_index(known: &HashSet<PackId>, present: &HashSet<PackId>, context: &Context<'_>) {
+    for id in known.difference(present) {
         context.observer.problem(Problem::new(ObjectKey::Pack(*id).path(), "The index lists it, but it is missing"));
     }
 }
@@ -125,12 +125,12 @@ fn pack_id(key: &ObjectKey) -> Option<PackId> {
 
 /// The footer opens, and the index says of every chunk in it what it says. A pack that the index does not know is no
 /// problem: a run may be writing it, or may have died. It only must be whole.
-fn check_footer(repository: &Repository, row: &Listed, context: &Context<'_>) -> Result<()> {
+fn check_footer(repository: &Repository, row: &Listed, present: &HashSet<PackId>, context: &Context<'_>) -> Result<()> {
     context.go_on()?;
     let Some(id) = pack_id(&row.key) else { return Ok(()) };
     match repository.read_pack_entry(id, row.len) {
         Ok(entry) => {
-            if check_bases(repository, &entry, context)? {
+            if check_bases(repository, &entry, present, context)? {
                 compare_index(repository, &entry, context)?;
             }
             Ok(())
@@ -144,13 +144,21 @@ fn check_footer(repository: &Repository, row: &Listed, context: &Context<'_>) ->
 }
 
 /// Every base of a delta is stored, in a frame of a smaller depth. If not, the index has forgotten the delta, on purpose.
-fn check_bases(repository: &Repository, entry: &PackEntry, context: &Context<'_>) -> Result<bool> {
+/// That the index knows a base is not enough: it may not have heard yet that a pack is gone.
+fn check_bases(
+    repository: &Repository,
+    entry: &PackEntry,
+    present: &HashSet<PackId>,
+    context: &Context<'_>,
+) -> Result<bool> {
     let lineages = entry.frames.iter().filter(|frame| frame.kind == FrameKind::Delta);
     let mut count = 0;
     for lineage in lineages.filter_map(|frame| Lineage::decode(&frame.extension).ok()) {
         let places = repository.index().places(&lineage.bases)?;
-        let is_sound =
-            |place: &Option<ChunkPlace>| place.as_ref().is_some_and(|place| place.frame.depth() < lineage.depth);
+        let is_sound = |place: &Option<ChunkPlace>| {
+            let frame = place.as_ref().map(|place| &place.frame);
+            frame.is_some_and(|frame| frame.depth() < lineage.depth && present.contains(&frame.pack))
+        };
         count += u64::from(!places.iter().all(is_sound));
     }
     if count > 0 {

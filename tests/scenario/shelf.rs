@@ -10,7 +10,7 @@ use compline::archive::snapshot::{ComponentStats, SNAPSHOT_FORMAT};
 use compline::archive::snapshots::{self as finding, Published};
 use compline::archive::{
     ArchivePath, ArchiveReader, ArchiveWriter, CaptureSink, CaptureSource, ComponentReader, ComponentRecord, EntryKind,
-    Snapshot, Status, check as archive_check,
+    Parent, Snapshot, Status, check as archive_check,
 };
 use compline::chunker::Profile;
 use compline::clock::Clock;
@@ -20,9 +20,11 @@ use compline::id::{RepositoryId, SnapshotId};
 use compline::storage::{Listed, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError};
 use compline::store::check::{self as store_check, DataSubset};
 use compline::store::config::{Config, ConfigHead};
+use compline::store::pack::{FrameKind, Lineage};
 use compline::store::{Repository, Unlock, keyring};
 
 use crate::support::World;
+use crate::support::dump::Dump;
 use crate::support::nasty::noise;
 
 /// Names and what is in them.
@@ -82,6 +84,8 @@ pub fn state(night: u64) -> State {
         state.insert(format!("big/{at}"), noise(at, 90_000));
     }
     state.insert("big/changes".to_owned(), [noise(50, 120_000), noise(100 + night, 20_000)].concat());
+    // Stored as deltas from the second night on.
+    state.insert("big/rows".to_owned(), Dump::new(1, 400).after(night).text());
     for at in 0..6 + night {
         state.insert(format!("small/{at}"), noise(1000 + at * night, 700));
     }
@@ -89,16 +93,47 @@ pub fn state(night: u64) -> State {
     state
 }
 
-/// Captures `state` as the one component of one snapshot.
+/// Captures `state` as the one component of one snapshot; the newest snapshot is its parent.
 pub fn save(repository: &Repository, world: &World, state: &State, night: u64) -> Result<SnapshotId> {
+    save_cut(repository, world, state, night, Profile::named("db-page").unwrap())
+}
+
+/// The same with chunks of `profile`.
+pub fn save_cut(
+    repository: &Repository,
+    world: &World,
+    state: &State,
+    night: u64,
+    profile: Profile,
+) -> Result<SnapshotId> {
+    let parent = parent(repository, world)?;
     let mut archive = ArchiveWriter::new(repository, false, Vec::new(), world.context())?;
-    let record = component(&mut archive, world, state)?;
+    let record = component(&mut archive, world, state, profile, parent)?;
     archive.publish(&snapshot(world, record, night))
 }
 
-fn component(archive: &mut ArchiveWriter<'_>, world: &World, state: &State) -> Result<ComponentRecord> {
-    let profile = Profile::named("db-page").unwrap();
-    let mut component = archive.component(COMPONENT, profile, None, world.context());
+/// Does everything that [`save_cut`] does but store.
+pub fn rehearse(repository: &Repository, world: &World, state: &State, profile: Profile) -> Result<()> {
+    let parent = parent(repository, world)?;
+    let mut archive = ArchiveWriter::new(repository, true, Vec::new(), world.context())?;
+    component(&mut archive, world, state, profile, parent)?;
+    archive.discard()
+}
+
+fn parent(repository: &Repository, world: &World) -> Result<Option<Parent>> {
+    let newest = published(repository, world)?.pop();
+    let root = newest.and_then(|newest| newest.snapshot.component(COMPONENT)?.root_entry().ok());
+    Ok(root.map(|root| Parent { root, tells_all: true }))
+}
+
+fn component(
+    archive: &mut ArchiveWriter<'_>,
+    world: &World,
+    state: &State,
+    profile: Profile,
+    parent: Option<Parent>,
+) -> Result<ComponentRecord> {
+    let mut component = archive.component(COMPONENT, profile, parent, world.context());
     for (path, bytes) in state {
         component.put_stream(&ArchivePath::parse(path).unwrap(), &mut &bytes[..])?;
     }
@@ -170,6 +205,18 @@ pub fn state_of(repository: &Repository, world: &World, published: &Published) -
         state.insert(String::from_utf8(path.to_bytes()).unwrap(), bytes);
     }
     Ok(state)
+}
+
+/// How many deltas are stored, and how deep the deepest of them is.
+pub fn deltas(repository: &Repository) -> (usize, u8) {
+    let mut depths = Vec::new();
+    for row in repository.storage().list(ObjectKind::Pack).unwrap() {
+        let ObjectKey::Pack(id) = row.key else { continue };
+        let frames = repository.read_pack_entry(id, row.len).unwrap().frames;
+        let deltas = frames.iter().filter(|frame| frame.kind == FrameKind::Delta);
+        depths.extend(deltas.map(|frame| Lineage::decode(&frame.extension).unwrap().depth));
+    }
+    (depths.len(), depths.into_iter().max().unwrap_or(0))
 }
 
 /// What `check` finds, one line each.

@@ -12,6 +12,7 @@
 )]
 
 pub mod compare;
+pub mod dump;
 pub mod memory;
 pub mod nasty;
 
