@@ -229,7 +229,7 @@ mod tests {
         PackEntry { id: pack_id(n), role: Role::Content, len, frames: (0..).zip(frames).map(frame).collect() }
     }
 
-    fn where_is(place: ChunkPlace) -> (PackId, u64, u64) {
+    fn where_is(place: &ChunkPlace) -> (PackId, u64, u64) {
         (place.frame.pack, place.frame.offset, place.offset)
     }
 
@@ -268,7 +268,7 @@ mod tests {
             prop_assert_eq!(index.unpublished().unwrap(), []);
             let ids: Vec<ChunkId> = (0..13).map(chunk).collect();
             let expected = |packs: &[PackEntry]| ids.iter().map(|id| first_place(packs, *id)).collect::<Vec<_>>();
-            let found = || index.places(&ids).unwrap().into_iter().map(|place| place.map(where_is)).collect::<Vec<_>>();
+            let found = || index.places(&ids).unwrap().iter().map(|place| place.as_ref().map(where_is)).collect::<Vec<_>>();
             prop_assert_eq!(found(), expected(&all));
 
             let gone: Vec<PackId> = gone.into_iter().map(pack_id).collect();
