@@ -84,12 +84,15 @@ fn every_call_fails(night: u64, keep_cache: bool) {
                 missed += 1;
                 continue;
             }
+            if storage.hit_a_read() && matches!(fault, Fault::AnswerLost | Fault::DiedAfter) {
+                continue; // The same as the one before.
+            }
             let is_done = result.is_ok();
             match result {
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Storage, "{what}: {}", error.chain()),
                 // A base that can't be had costs the delta, not the backup.
                 Ok(_) => {
-                    assert!(has_deltas && matches!(fault, Fault::Refused | Fault::AnswerLost), "{what}: not noticed");
+                    assert!(has_deltas && fault == Fault::Refused, "{what}: not noticed");
                     survived += 1;
                 }
             }

@@ -5,18 +5,23 @@ use std::sync::Arc;
 
 use compline::archive::content::Leaves;
 use compline::archive::{ArchivePath, ArchiveReader, ComponentReader, EntryKind};
+use compline::compress;
+use compline::delta::{self, BaseIndex};
 use compline::error::ErrorKind;
 use compline::id::{ChunkId, PackId};
 use compline::storage::{MemoryStorage, ObjectKey, ObjectKind, Storage};
 use compline::store::check::DataSubset;
+use compline::store::envelope::{Header, ObjectType};
 use compline::store::index_segment::PackEntry;
-use compline::store::pack::{Frame, FrameKind, Lineage};
-use compline::store::{Repository, Role, Unlock};
+use compline::store::pack::{self, Frame, FrameKind, Lineage};
+use compline::store::pack_reader::PackKeys;
+use compline::store::{ChunkSource, Repository, Role, Unlock, keyring};
 use tempfile::TempDir;
 
 use crate::shelf::{self, State};
 use crate::support::World;
 use crate::support::dump::Dump;
+use crate::support::nasty::noise;
 
 /// Every pack that reading `nights` takes: their trees, their content, and all that those are deltas of.
 pub fn packs_of_nights(repository: &Repository, nights: impl Iterator<Item = usize>) -> HashSet<PackId> {
@@ -266,4 +271,73 @@ fn bases_that_come_back_make_everything_readable_again() {
         assert_eq!(shelf::check(&repository, DataSubset::All).unwrap(), Vec::<String>::new(), "{reader}");
     }
     lost.heals(Machine::Warm, "with");
+}
+
+/// A content pack of deltas, sealed by hand: each chunk, its depth, and its base.
+fn pack_of_deltas(keys: &PackKeys, salt: u8, chunks: &[(&[u8], u8, &[u8])]) -> Vec<u8> {
+    let header = Header { detail: Role::Content as u8, salt: [salt; 32] }.encode(ObjectType::Pack);
+    let mut pack = header.clone();
+    let mut frames = Vec::new();
+    for (bytes, depth, base) in chunks {
+        let mut index = BaseIndex::default();
+        index.fill(base);
+        let delta = delta::encode(&index, base, bytes).unwrap().bytes;
+        let mut sealed = compress::always_compress(6, &delta).unwrap();
+        let extension = Lineage { depth: *depth, generation: 1, bases: vec![keys.chunk_id(base)] }.encode();
+        let (offset, plain_len) = (pack.len() as u64, bytes.len() as u64);
+        let aad = pack::frame_aad(FrameKind::Delta, plain_len, &extension);
+        keys.frames(Role::Content).object_key(&header).seal(offset, &aad, &mut sealed);
+        pack.extend_from_slice(&sealed);
+        let (sealed_len, chunks) = (sealed.len() as u64, vec![(keys.chunk_id(bytes), plain_len)]);
+        frames.push(Frame { offset, sealed_len, kind: FrameKind::Delta, extension, plain_len, chunks });
+    }
+    let mut footer = pack::encode_footer(&frames);
+    keys.index().object_key(&header).seal(pack.len() as u64, &header, &mut footer);
+    pack.extend_from_slice(&footer);
+    pack.extend_from_slice(&pack::encode_trailer(u32::try_from(footer.len()).unwrap()));
+    pack
+}
+
+#[test]
+fn deltas_of_each_other_are_an_error_and_never_a_loop() {
+    let (x, mut y) = (noise(1, 50_000), noise(1, 50_000));
+    y[25_000] ^= 1;
+    // Whatever depths they claim, and in one pack or in two.
+    for depths in [(1, 1), (1, 2), (2, 1), (255, 254), (255, 255)] {
+        for is_one_pack in [true, false] {
+            let what = format!("{depths:?}, in one pack: {is_one_pack}");
+            let storage = Arc::new(MemoryStorage::new());
+            let unlock = shelf::create(&*storage);
+            let id = shelf::open(&storage, &unlock, None).unwrap().id();
+            let keys = PackKeys::new(&keyring::open(&*storage, id, &unlock).unwrap().master);
+            let (over_y, over_x) = ((&x[..], depths.0, &y[..]), (&y[..], depths.1, &x[..]));
+            let packs = if is_one_pack {
+                vec![pack_of_deltas(&keys, 1, &[over_y, over_x])]
+            } else {
+                vec![pack_of_deltas(&keys, 1, &[over_y]), pack_of_deltas(&keys, 2, &[over_x])]
+            };
+            for pack in packs {
+                let pack_id = PackId::from_bytes(*blake3::hash(&pack).as_bytes());
+                storage.put_new(&ObjectKey::Pack(pack_id), &pack).unwrap();
+            }
+            let repository = shelf::open(&storage, &unlock, None).unwrap();
+            let world = World::new();
+            let ids = [keys.chunk_id(&x), keys.chunk_id(&y)];
+            for id in ids {
+                let error = repository.reader(world.context()).get(&id).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Damaged, "{what}: {}", error.chain());
+            }
+            let error = repository.reader(world.context()).get_many(&ids, &|_, _| Ok(())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged, "{what}: {}", error.chain());
+            for subset in [DataSubset::Nothing, DataSubset::All] {
+                let problems = shelf::check(&shelf::open(&storage, &unlock, None).unwrap(), subset).unwrap();
+                assert!(!problems.is_empty(), "{what}, {subset:?}");
+            }
+            // They are in nobody's way.
+            let state = State::from([("x".to_owned(), [&x[..], &y].concat())]);
+            shelf::save(&repository, &World::new(), &state, 1).unwrap();
+            let published = shelf::published(&repository, &world).unwrap();
+            assert!(shelf::state_of(&repository, &world, &published[0]).unwrap() == state, "{what}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! call with a fault there, reopen what is left, and look.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use compline::storage::{
     Listed, MemoryStorage, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind,
@@ -31,17 +31,18 @@ pub struct FaultyStorage {
     objects: MemoryStorage,
     fault: Option<(u64, Fault)>,
     calls: AtomicU64,
+    hit_a_read: AtomicBool,
 }
 
 impl FaultyStorage {
     /// Works, and counts.
     pub fn counting(objects: MemoryStorage) -> Self {
-        Self { objects, fault: None, calls: AtomicU64::new(0) }
+        Self { objects, fault: None, calls: AtomicU64::new(0), hit_a_read: AtomicBool::new(false) }
     }
 
     /// Fails at the call number `at`, counted from 0.
     pub fn failing(objects: MemoryStorage, at: u64, fault: Fault) -> Self {
-        Self { objects, fault: Some((at, fault)), calls: AtomicU64::new(0) }
+        Self { objects, fault: Some((at, fault)), calls: AtomicU64::new(0), hit_a_read: AtomicBool::new(false) }
     }
 
     /// How many calls there were.
@@ -54,14 +55,20 @@ impl FaultyStorage {
         self.fault.is_some_and(|(at, _)| self.calls() > at)
     }
 
+    /// Whether the call that failed only reads: whether it had its effect makes no difference then.
+    pub fn hit_a_read(&self) -> bool {
+        self.hit_a_read.load(Ordering::SeqCst)
+    }
+
     /// What is in the storage now: what a machine finds that comes up again.
     pub fn remains(&self) -> MemoryStorage {
         self.objects.clone()
     }
 
-    fn call<T>(&self, work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
+    fn call<T>(&self, reads: bool, work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
         let number = self.calls.fetch_add(1, Ordering::SeqCst);
         let Some((at, fault)) = self.fault else { return work() };
+        self.hit_a_read.fetch_or(reads && number == at, Ordering::SeqCst);
         let dead = number > at && matches!(fault, Fault::DiedBefore | Fault::DiedAfter);
         let has_effect = !dead && (number != at || matches!(fault, Fault::AnswerLost | Fault::DiedAfter));
         let result = if has_effect { Some(work()) } else { None };
@@ -74,22 +81,22 @@ impl FaultyStorage {
 
 impl Storage for FaultyStorage {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        self.call(|| self.objects.put_new(key, bytes))
+        self.call(false, || self.objects.put_new(key, bytes))
     }
     fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
-        self.call(|| self.objects.get(key))
+        self.call(true, || self.objects.get(key))
     }
     fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
-        self.call(|| self.objects.get_range(key, range))
+        self.call(true, || self.objects.get_range(key, range))
     }
     fn len(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-        self.call(|| self.objects.len(key))
+        self.call(true, || self.objects.len(key))
     }
     fn list(&self, kind: ObjectKind) -> Result<Vec<Listed>, StorageError> {
-        self.call(|| self.objects.list(kind))
+        self.call(true, || self.objects.list(kind))
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.call(|| self.objects.delete(key))
+        self.call(false, || self.objects.delete(key))
     }
     fn location(&self) -> String {
         "memory with a fault".to_owned()
