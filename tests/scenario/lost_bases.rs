@@ -120,7 +120,7 @@ impl Lost {
     }
 
     /// How each night comes back: whole, or as damaged.
-    fn readable(&self, repository: &Repository, what: &str) -> Vec<bool> {
+    fn readable(repository: &Repository, what: &str) -> Vec<bool> {
         let world = World::new();
         let published = shelf::published(repository, &world).unwrap();
         let nights: BTreeMap<u64, _> = (0..).zip(published).collect();
@@ -141,7 +141,7 @@ impl Lost {
     fn heals(&self, machine: Machine, what: &str) {
         shelf::save(&open(machine, self), &World::new(), &dump(NIGHTS - 1), NIGHTS).unwrap();
         for (reader, repository) in [("writer's machine", &open(machine, self)), ("another", &self.cold())] {
-            let readable = self.readable(repository, what);
+            let readable = Self::readable(repository, what);
             assert_eq!(readable.last(), Some(&true), "{what}, read by {reader}: {readable:?}");
         }
     }
@@ -189,7 +189,7 @@ fn bases_that_are_gone_are_told_and_stored_again_by_the_next_backup() {
             let told = problems.iter().filter(|problem| problem.contains("are deltas of chunks that are not stored"));
             assert!(told.count() > 0, "{what} {subset:?}: {problems:#?}");
         }
-        assert_eq!(lost.readable(&open(machine, &lost), &what).last(), Some(&false), "{what}");
+        assert_eq!(Lost::readable(&open(machine, &lost), &what).last(), Some(&false), "{what}");
         lost.heals(machine, &what);
         // Nothing was forgotten by the run after that either.
         lost.heals(machine, &what);
@@ -233,7 +233,7 @@ fn bases_that_rotted_are_found_by_reading_and_never_give_wrong_bytes() {
             problems.iter().any(|problem| problem.contains("A delta in it can't be read")),
             "{what}: {problems:#?}"
         );
-        assert_eq!(lost.readable(&open(machine, &lost), &what).last(), Some(&false), "{what}");
+        assert_eq!(Lost::readable(&open(machine, &lost), &what).last(), Some(&false), "{what}");
         // A backup can't see it, and must not fail on bases that can't be read.
         shelf::save(&open(machine, &lost), &World::new(), &dump(NIGHTS), NIGHTS).unwrap();
     }
@@ -251,7 +251,7 @@ fn deltas_that_are_gone_cost_no_older_night() {
     };
     for (machine, lost) in after(delete) {
         let what = format!("{machine:?}");
-        let readable = lost.readable(&open(machine, &lost), &what);
+        let readable = Lost::readable(&open(machine, &lost), &what);
         assert_eq!((readable[0], readable.last()), (true, Some(&false)), "{what}");
         lost.heals(machine, &what);
     }
@@ -267,7 +267,7 @@ fn bases_that_come_back_make_everything_readable_again() {
     lost.heals(Machine::Warm, "without");
     lost.storage.put_new(&key, &bytes).unwrap();
     for (reader, repository) in [("warm", lost.warm()), ("cold", lost.cold())] {
-        assert!(lost.readable(&repository, reader).iter().all(|whole| *whole), "{reader}");
+        assert!(Lost::readable(&repository, reader).iter().all(|whole| *whole), "{reader}");
         assert_eq!(shelf::check(&repository, DataSubset::All).unwrap(), Vec::<String>::new(), "{reader}");
     }
     lost.heals(Machine::Warm, "with");

@@ -56,6 +56,7 @@ impl FaultyStorage {
     }
 
     /// Whether the call that failed only reads: whether it had its effect makes no difference then.
+    #[allow(dead_code, reason = "only the crash test asks")]
     pub fn hit_a_read(&self) -> bool {
         self.hit_a_read.load(Ordering::SeqCst)
     }
