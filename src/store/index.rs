@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, PackId, RepositoryId, SegmentId};
 
 /// Raised when the tables change; an older file is thrown away and rebuilt.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 
 const SCHEMA: &str = "
     CREATE TABLE segments (no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
@@ -33,6 +33,7 @@ const SCHEMA: &str = "
     CREATE INDEX pack_frames ON frames (pack);
     CREATE TABLE chunks (id BLOB NOT NULL, frame INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL,
         PRIMARY KEY (id, frame)) WITHOUT ROWID;
+    CREATE TABLE orphans (id BLOB NOT NULL, frame INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL);
     CREATE TABLE features (slot INTEGER PRIMARY KEY, feature INTEGER NOT NULL, chunk BLOB NOT NULL);
 ";
 
@@ -355,6 +356,8 @@ impl Index {
                 // whole table is read, once for all packs.
                 "DELETE FROM chunks WHERE frame IN
                     (SELECT no FROM frames WHERE pack IN (SELECT value FROM json_each(?)))",
+                "DELETE FROM orphans WHERE frame IN
+                     (SELECT no FROM frames WHERE pack IN (SELECT value FROM json_each(?)))",
                 "DELETE FROM frames WHERE pack IN (SELECT value FROM json_each(?))",
                 "DELETE FROM segment_packs WHERE pack IN (SELECT value FROM json_each(?))",
                 "DELETE FROM packs WHERE no IN (SELECT value FROM json_each(?))",
@@ -377,6 +380,27 @@ impl Index {
             Ok(())
         })?;
         Ok(count)
+    }
+
+    /// Looks again whether the bases of forgotten deltas are stored: a pack that was lost may have come back.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn recall_orphans(&self) -> Result<()> {
+        let are_any = {
+            let connection = self.lock();
+            let mut statement =
+                connection.prepare_cached("SELECT 1 FROM orphans LIMIT 1").map_err(|cause| self.failed(cause))?;
+            statement.exists([]).map_err(|cause| self.failed(cause))?
+        };
+        if !are_any {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            transaction.execute("INSERT OR IGNORE INTO chunks SELECT id, frame, offset, len FROM orphans", [])?;
+            transaction.execute("DELETE FROM orphans", [])?;
+            forget_orphans(transaction).map(drop)
+        })
     }
 
     /// Packs that no segment lists, and their lengths.
@@ -567,6 +591,10 @@ fn forget_orphans(transaction: &Transaction<'_>) -> rusqlite::Result<u64> {
         "SELECT count(DISTINCT frame) FROM chunks WHERE frame IN (SELECT value FROM json_each(?))",
         [&list],
         |row| row.get(0),
+    )?;
+    transaction.execute(
+        "INSERT INTO orphans SELECT id, frame, offset, len FROM chunks WHERE frame IN (SELECT value FROM json_each(?))",
+        [&list],
     )?;
     transaction.execute("DELETE FROM chunks WHERE frame IN (SELECT value FROM json_each(?))", [&list])?;
     Ok(hit)

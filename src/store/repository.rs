@@ -308,6 +308,7 @@ impl Repository {
     pub fn learn_packs(&self, context: &Context<'_>) -> Result<bool> {
         let is_new = self.index().is_new;
         let (mut gone, mut problems) = self.take_packs(context)?;
+        self.index().recall_orphans()?;
         let is_complete = gone.is_empty() && !is_new;
         if !is_complete {
             // A listing that was under way when packs came may have the delta and not its base, which came before. The

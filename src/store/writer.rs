@@ -116,8 +116,8 @@ impl Writer {
         }
         let maker = Arc::new(FrameMaker::new(repository.clone(), repository.delta_policy()));
         let cores = pipeline::parallelism();
-        let (jobs, job_queue) = pipeline::bounded::<BatchJob>(cores.div_ceil(2));
-        let (packed, packed_queue) = pipeline::bounded::<(u64, PackJob)>(cores.div_ceil(2));
+        let (jobs, job_queue) = pipeline::bounded::<BatchJob>(cores);
+        let (packed, packed_queue) = pipeline::bounded::<(u64, PackJob)>(cores);
         let (finished, finished_queue) = pipeline::bounded::<Option<FinishedPack>>(0);
         let (done_sender, done) = pipeline::bounded::<()>(1);
         let mut workers = Vec::new();

@@ -180,7 +180,6 @@ fn open(machine: Machine, lost: &Lost) -> Repository {
 }
 
 #[test]
-#[ignore = "the index still takes deltas whose bases are gone for stored"]
 fn bases_that_are_gone_are_told_and_stored_again_by_the_next_backup() {
     for (machine, lost) in after(|lost| lost.storage.delete(&ObjectKey::Pack(lost.pack_of_bases())).unwrap()) {
         let what = format!("{machine:?}");
@@ -197,7 +196,6 @@ fn bases_that_are_gone_are_told_and_stored_again_by_the_next_backup() {
 }
 
 #[test]
-#[ignore = "the index still takes deltas whose bases are gone for stored"]
 fn bases_that_are_cut_short_are_as_good_as_gone() {
     let cut = |lost: &Lost| {
         let key = ObjectKey::Pack(lost.pack_of_bases());
@@ -240,7 +238,6 @@ fn bases_that_rotted_are_found_by_reading_and_never_give_wrong_bytes() {
 }
 
 #[test]
-#[ignore = "the index still takes deltas whose bases are gone for stored"]
 fn deltas_that_are_gone_cost_no_older_night() {
     let delete = |lost: &Lost| {
         let packs = lost.packs_of_deltas();
@@ -258,7 +255,6 @@ fn deltas_that_are_gone_cost_no_older_night() {
 }
 
 #[test]
-#[ignore = "the index still takes deltas whose bases are gone for stored"]
 fn bases_that_come_back_make_everything_readable_again() {
     let lost = Lost::new();
     let key = ObjectKey::Pack(lost.pack_of_bases());

@@ -93,6 +93,9 @@ impl Listed {
     }
 }
 
+/// New files from this length on are looked for under other numbers.
+const PREDECESSOR_LEN_MIN: u64 = 256 << 10;
+
 /// What was found out about a name.
 struct Look {
     name: OsString,
@@ -292,10 +295,10 @@ fn step(
                 return Some(Step::Entry(Entry { metadata: inspected.metadata, ..old.clone() }, true));
             }
             let is_new = old.is_none();
-            let old = old.and_then(|(old, _)| match &old.kind {
-                EntryKind::File(content) => Some(content.clone()),
-                _ => None,
-            });
+            let old = match old {
+                Some((Entry { kind: EntryKind::File(content), .. }, _)) => Some(content.clone()),
+                _ => place.tree.as_deref().and_then(|tree| predecessor(tree, &name, len)).cloned(),
+            };
             let read = ToRead { directory: place.directory.clone(), path, name, inspected, is_new, old };
             return Some(if sparse || len > SMALL_LEN_MAX as u64 { Step::Large(read) } else { Step::Read(read) });
         }
@@ -310,6 +313,29 @@ fn step(
     let ctime = inspected.metadata.ctime;
     let unchanged = old.is_some_and(|(old, _)| old.metadata.ctime == ctime && old.kind == kind);
     Some(Step::Entry(Entry { name, kind, metadata: inspected.metadata, changed_while_read: false }, unchanged))
+}
+
+/// The newest file of the parent whose name differs in nothing but numbers, for a new file of some length: dumps and logs have
+/// the date in their names, and are versions of each other all the same.
+fn predecessor<'t>(tree: &'t Tree, name: &[u8], len: u64) -> Option<&'t Content> {
+    if len < PREDECESSOR_LEN_MIN || !name.iter().any(u8::is_ascii_digit) {
+        return None;
+    }
+    let wanted = without_numbers(name);
+    let alike = tree.entries.iter().filter_map(|entry| match &entry.kind {
+        EntryKind::File(content) if content.len >= len / 4 && without_numbers(&entry.name) == wanted => {
+            Some((entry.metadata.mtime, content))
+        }
+        _ => None,
+    });
+    alike.max_by_key(|(mtime, _)| *mtime).map(|(_, content)| content)
+}
+
+/// A name with each run of digits as one.
+fn without_numbers(name: &[u8]) -> Vec<u8> {
+    let mut kept: Vec<u8> = name.iter().map(|byte| if byte.is_ascii_digit() { b'0' } else { *byte }).collect();
+    kept.dedup_by(|a, b| *a == b'0' && *b == b'0');
+    kept
 }
 
 fn is_cache(directory: &OwnedFd) -> bool {
@@ -340,4 +366,34 @@ fn list(directory: &OwnedFd) -> io::Result<Vec<Listed>> {
     names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     names.dedup_by(|a, b| a.name == b.name);
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::entry::{Metadata, Time};
+
+    #[test]
+    fn a_dump_with_another_date_in_its_name_is_the_next_version() {
+        let file = |name: &str, len: u64, seconds: i64| Entry {
+            name: name.as_bytes().to_vec(),
+            kind: EntryKind::File(Content { len, depth: 0, pieces: Vec::new() }),
+            metadata: Metadata { mtime: Time { seconds, nanoseconds: 0 }, ..Metadata::default() },
+            changed_while_read: false,
+        };
+        let mib = 1 << 20;
+        let tree = Tree {
+            entries: vec![
+                file("db-2026-09-09.sql", 10 * mib, 9),
+                file("db-2026-09-10.sql", 11 * mib, 10),
+                file("db-2026-09-8.sql", mib, 11),
+                file("web-2026-09-10.sql", 12 * mib, 12),
+            ],
+        };
+        let found = |name: &[u8], len| predecessor(&tree, name, len).map(|content| content.len);
+        assert_eq!(found(b"db-2026-10-1.sql", 12 * mib), Some(11 * mib));
+        assert_eq!(found(b"db-2026-10-1.sql.gz", 12 * mib), None);
+        assert_eq!(found(b"db.sql", 12 * mib), None);
+        assert_eq!(found(b"web-1-2-3.sql", 1000), None);
+    }
 }
