@@ -1,7 +1,7 @@
 //! Deltas: one byte string as copies out of another, its base, and literals between them (format-spec 06).
 //!
 //! Where rows of a dump change here and there, base and target agree in long runs whose distance shifts slowly. So the base
-//! is indexed by one block in [`STEP`] places, every run is extended as far as it goes in both directions, and what remains is
+//! is indexed by one block in sixteen places, every run is extended as far as it goes in both directions, and what remains is
 //! what is really new. That is smaller than zstd with the base as prefix, which takes the nearest similar place for the right
 //! one, and several times as fast in both directions (decision `delta-codec`).
 
