@@ -236,7 +236,10 @@ fn a_dump_whose_connection_is_ended_half_way_is_not_committed() {
     assert_eq!(error.kind(), ErrorKind::Component);
     let chain = error.chain();
     assert!(chain.contains("Can't dump database app: pg_dump failed with exit code 1"), "{chain}");
-    assert_eq!(server.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = 'app'"), "0");
+    // The server ends what it was told to end a little later.
+    let left = || server.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = 'app'");
+    let is_ended = |_| left() == "0" || server.sql("postgres", "SELECT pg_sleep(0.1)") == "never";
+    assert!((0..300).any(is_ended), "{} connections are left", left());
 }
 
 #[test]
