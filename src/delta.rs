@@ -8,7 +8,7 @@
 mod features;
 mod rope;
 
-pub use features::{FEATURE_COUNT, Features, features};
+pub use features::{Features, features};
 pub use rope::Rope;
 
 use crate::codec::{Decoded, Reader, Writer};
@@ -105,6 +105,13 @@ pub struct Run {
     pub len: usize,
 }
 
+impl Run {
+    /// Where it ends in the target.
+    fn end(&self) -> usize {
+        self.target + self.len
+    }
+}
+
 /// A delta, and what it copies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
@@ -124,10 +131,6 @@ struct Search<'s> {
 }
 
 impl Search<'_> {
-    fn done_target(&self) -> usize {
-        self.done.target + self.done.len
-    }
-
     /// The run through (`target`, `base`), as long as it goes. Backwards it may take from the last run.
     fn extend(&self, target: usize, base: usize) -> Run {
         let ahead = common_start(&self.target[target..], &self.base[base..]);
@@ -151,26 +154,25 @@ impl Search<'_> {
     ///
     /// Gives up after `limit` bytes without one.
     fn next(&self, limit: usize) -> Option<Run> {
-        let end = self.done_target();
+        let end = self.done.end();
         let last = end.saturating_add(limit).min(self.target.len());
         let from = end.saturating_sub(BLOCK_LEN - 1).max(self.done.target);
         let mut best: Option<Run> = None;
         let straight = self.done.base + self.done.len;
         let mut at = from;
         while at + STRAIGHT_LEN <= last {
-            let mut seen = self.at(at).filter(|run| run.target + run.len > end + COPY_LEN_MIN);
+            let mut seen = self.at(at).filter(|run| run.end() > end + COPY_LEN_MIN);
             if at >= end {
                 let base = straight + (at - end);
                 let here = &self.target[at..at + STRAIGHT_LEN];
                 if self.base.get(base..base + STRAIGHT_LEN).is_some_and(|block| block == here) {
                     let run = self.extend(at, base);
-                    if seen.is_none_or(|seen| run.target + run.len >= seen.target + seen.len) {
+                    if seen.is_none_or(|seen| run.end() >= seen.end()) {
                         seen = Some(run);
                     }
                 }
             }
-            let reach = |run: &Run| run.target + run.len;
-            if seen.as_ref().map(reach) > best.as_ref().map(reach) {
+            if seen.as_ref().map(Run::end) > best.as_ref().map(Run::end) {
                 best = seen;
             }
             if at >= end && best.is_some() {
@@ -218,7 +220,7 @@ pub fn encode(index: &BaseIndex, base: &[u8], target: &[u8]) -> Option<Encoded> 
     for run in &runs {
         literals.extend_from_slice(&target[at..run.target]);
         ops.push(Op { literal_len: run.target - at, base_start: run.base, copy_len: run.len });
-        at = run.target + run.len;
+        at = run.end();
     }
     literals.extend_from_slice(&target[at..]);
     let bytes = write(&ops, &literals);

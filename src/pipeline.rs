@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 pub use crossbeam_channel::{Receiver, Sender, bounded};
@@ -31,6 +32,11 @@ impl Worker {
     pub fn join(mut self) -> bool {
         self.0.take().is_none_or(|handle| handle.join().is_ok())
     }
+}
+
+/// What `mutex` guards, also after a thread panicked with it in hand: its panic goes on where the thread is joined.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Does `beside` on another thread while `here` runs on this one. A panic of either goes on from here.

@@ -6,7 +6,7 @@
 //! Speeding up resemblance detection for redundancy elimination by fast content-defined sampling", ICDE 2021).
 
 /// Features of one string.
-pub const FEATURE_COUNT: usize = 2;
+const FEATURE_COUNT: usize = 2;
 /// Features of one string.
 pub type Features = [u64; FEATURE_COUNT];
 

@@ -100,12 +100,12 @@ pub fn run(repository: &Repository, subset: DataSubset, seed: u64, context: &Con
     context.observer.stage("Checking packs");
     packs.par_iter().try_for_each(|row| check_footer(repository, row, &present, context))?;
     let chosen = subset.choose(packs, seed);
-    let frames = FrameSource::new(repository.clone(), Some(*context), READ_FRAMES_LEN);
     if chosen.is_empty() {
         return Ok(());
     }
     context.observer.stage("Reading packs");
     context.observer.expect(chosen.iter().map(|row| row.len).sum(), chosen.len() as u64);
+    let frames = FrameSource::new(repository.clone(), Some(*context), READ_FRAMES_LEN);
     chosen.par_iter().try_for_each(|row| check_data(repository, &frames, row, context))
 }
 
@@ -169,7 +169,7 @@ fn check_bases(
 }
 
 fn compare_index(repository: &Repository, entry: &PackEntry, context: &Context<'_>) -> Result<()> {
-    if !repository.index().knows_pack(&entry.id)? {
+    if repository.index().pack_len(&entry.id)?.is_none() {
         context.observer.detail(&format!("{} is in no index segment yet", ObjectKey::Pack(entry.id)));
         return Ok(());
     }

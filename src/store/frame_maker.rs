@@ -5,8 +5,8 @@
 //! has a feature in common. A delta is decoded again before anybody relies on it.
 
 use std::cell::RefCell;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use super::frame_source::{FrameSource, WRITE_FRAMES_LEN};
 use super::index::ChunkPlace;
@@ -16,6 +16,7 @@ use crate::compress;
 use crate::delta::{self, BaseIndex, Encoded, Features};
 use crate::error::Result;
 use crate::id::ChunkId;
+use crate::pipeline::lock;
 
 /// How deltas are chained (decision `delta-chains`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,14 +149,8 @@ pub struct PackedFrame {
 struct Found {
     bytes: Vec<u8>,
     lineage: Lineage,
-    /// Which of the chunks it was made over holds the longest copy, and how much further back the copy lies there.
-    aligned: (usize, i64),
-}
-
-impl Found {
-    fn aligned_with(&self, over: &[ChunkId]) -> Option<(ChunkId, i64)> {
-        over.get(self.aligned.0).map(|id| (*id, self.aligned.1))
-    }
+    /// Which base holds the longest copy, and how much further back the copy lies there.
+    aligned: Option<(ChunkId, i64)>,
 }
 
 /// What came of looking for something like a new chunk.
@@ -195,11 +190,11 @@ impl FrameMaker {
 
     /// What came of chunks since the last call.
     pub fn take_outcomes(&self) -> Vec<Outcome> {
-        std::mem::take(&mut *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.outcomes))
     }
 
     fn note(&self, new: ChunkId, aligned: Option<(ChunkId, i64)>) {
-        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outcomes = lock(&self.outcomes);
         if outcomes.len() < OUTCOMES_MAX {
             outcomes.push(Outcome { new, aligned });
         }
@@ -258,20 +253,16 @@ impl FrameMaker {
         if bytes.len() < FEATURES_LEN_MIN[role as usize - 1]
             || first.as_ref().is_some_and(|found| is_clear(found, bytes))
         {
-            self.note(chunk.id, first.as_ref().and_then(|found| found.aligned_with(&chunk.older)));
+            self.note(chunk.id, first.as_ref().and_then(|found| found.aligned));
             return (first.filter(|found| pays(found, bytes)), None);
         }
         let Some(own) = delta::features(bytes) else { return (first.filter(|found| pays(found, bytes)), None) };
         let alike = self.source.repository().index().alike(&own).unwrap_or_default();
         let alike: Vec<ChunkId> = alike.into_iter().filter(|id| !chunk.older.contains(id)).take(1).collect();
         let second = self.over(&alike, bytes).ok().flatten();
-        let first = first.map(|found| (found.aligned_with(&chunk.older), found));
-        let second = second.map(|found| (found.aligned_with(&alike), found));
-        let (aligned, found) = match [first, second].into_iter().flatten().min_by_key(|(_, found)| found.bytes.len()) {
-            Some((aligned, found)) => (aligned.filter(|_| found.bytes.len() <= bytes.len() / 2), Some(found)),
-            None => (None, None),
-        };
-        self.note(chunk.id, aligned);
+        let found = [first, second].into_iter().flatten().min_by_key(|found| found.bytes.len());
+        let close = found.as_ref().filter(|found| found.bytes.len() <= bytes.len() / 2);
+        self.note(chunk.id, close.and_then(|found| found.aligned));
         (found.filter(|found| pays(found, bytes)), Some(own))
     }
 
@@ -280,7 +271,8 @@ impl FrameMaker {
         let Some(mut lineage) = self.lineage(older)? else { return Ok(None) };
         let mut pieces = self.source.base(&lineage)?;
         let Some(mut encoded) = encode(&pieces.bytes, bytes) else { return Ok(None) };
-        let (used, aligned) = pieces.usage(&encoded.runs);
+        let (used, (number, shift)) = pieces.usage(&encoded.runs);
+        let aligned = lineage.bases.get(number).map(|id| (*id, shift));
         let worth = bytes.len() / USED_SHARE_MIN;
         if used.len() > 1 && used.iter().any(|used| *used < worth) {
             let mut used = used.into_iter();
@@ -305,7 +297,8 @@ impl FrameMaker {
         let places = self.source.base_places(older)?;
         let mut bases: Vec<(ChunkId, ChunkPlace)> =
             older.iter().zip(places).filter_map(|(id, place)| place.map(|place| (*id, place))).collect();
-        let generation = bases.iter().map(|(_, place)| generation_of(place)).max().map(|newest| newest + 1);
+        let generation =
+            bases.iter().map(|(_, place)| generation_of(place)).max().map(|newest| newest.saturating_add(1));
         let Some(generation) = generation.filter(|generation| *generation < GENERATION_MAX) else { return Ok(None) };
         let wanted = self.policy.base_generation(generation);
         loop {

@@ -1,9 +1,8 @@
 //! Plain frames out of packs: fetched, opened, kept for a while; deltas resolved down to the frames that hold their bases.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::envelope::HEADER_LEN;
 use super::index::{ChunkPlace, FramePlace};
@@ -15,6 +14,7 @@ use crate::delta::{Rope, Run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, PackId};
 use crate::observer::{Context, Counter};
+use crate::pipeline::lock;
 use crate::storage::{ObjectKey, StorageError, StorageErrorKind};
 
 /// Plain bytes of recently opened frames that are kept: for readers, who jump ...
@@ -33,38 +33,33 @@ const PLACE_COUNT_MAX: usize = 16 * 1024;
 /// Where a frame lies.
 type FrameKey = (PackId, u64);
 
-/// What was used last, up to a number of bytes.
-struct Recent<K, V> {
-    kept: HashMap<K, Arc<V>>,
-    order: VecDeque<K>,
+/// What was read last, up to a number of bytes.
+struct Recent {
+    kept: HashMap<FrameKey, Arc<Vec<u8>>>,
+    order: VecDeque<FrameKey>,
     len: usize,
     len_max: usize,
 }
 
-impl<K: Copy + Eq + Hash, V: AsRef<[u8]>> Recent<K, V> {
+impl Recent {
     fn new(len_max: usize) -> Self {
         Self { kept: HashMap::new(), order: VecDeque::new(), len: 0, len_max }
     }
 
-    fn insert(&mut self, key: K, value: Arc<V>) {
-        let len = (*value).as_ref().len();
-        if let Some(old) = self.kept.insert(key, value) {
-            self.len -= (*old).as_ref().len();
+    fn insert(&mut self, key: FrameKey, bytes: Arc<Vec<u8>>) {
+        self.len += bytes.len();
+        if let Some(old) = self.kept.insert(key, bytes) {
+            self.len -= old.len();
         } else {
             self.order.push_back(key);
         }
-        self.len += len;
         while self.len > self.len_max {
             let Some(oldest) = self.order.pop_front() else { return };
-            if let Some(value) = self.kept.remove(&oldest) {
-                self.len -= (*value).as_ref().len();
+            if let Some(bytes) = self.kept.remove(&oldest) {
+                self.len -= bytes.len();
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The base of a delta.
@@ -111,9 +106,11 @@ pub struct FrameSource<'c> {
     /// Counts what is read, if anybody wants to know.
     context: Option<Context<'c>>,
     openers: Mutex<HashMap<PackId, Arc<FrameOpener>>>,
-    frames: Mutex<Recent<FrameKey, Vec<u8>>>,
-    spans: Mutex<Recent<FrameKey, Vec<u8>>>,
+    frames: Mutex<Recent>,
+    spans: Mutex<Recent>,
     places: Mutex<HashMap<ChunkId, ChunkPlace>>,
+    /// The index was brought up to date because a base was missing; held while that is done.
+    refreshed: Mutex<bool>,
 }
 
 impl<'c> FrameSource<'c> {
@@ -125,6 +122,7 @@ impl<'c> FrameSource<'c> {
             frames: Mutex::new(Recent::new(frames_len)),
             spans: Mutex::new(Recent::new(SPANS_LEN)),
             places: Mutex::default(),
+            refreshed: Mutex::default(),
         }
     }
 
@@ -271,6 +269,17 @@ impl<'c> FrameSource<'c> {
         Ok(ids.iter().map(|id| places.get(id).cloned()).collect())
     }
 
+    fn refresh_once(&self, context: &Context<'_>) -> Result<()> {
+        let mut refreshed = lock(&self.refreshed);
+        if !*refreshed {
+            self.repository.refresh(context)?;
+            self.repository.learn_packs(context)?;
+            lock(&self.places).clear();
+            *refreshed = true;
+        }
+        Ok(())
+    }
+
     /// The base of a delta, as parts of what that was made of, and where each of its chunks ends. Each is read from a frame
     /// of a smaller depth, so this comes to an end.
     fn base_rope(&self, lineage: &Lineage) -> Result<(Rope, Vec<usize>)> {
@@ -279,9 +288,7 @@ impl<'c> FrameSource<'c> {
             |place: &Option<ChunkPlace>| place.as_ref().is_some_and(|place| place.frame.depth() < lineage.depth);
         if let Some(context) = self.context.filter(|_| !places.iter().all(is_sound)) {
             // The delta became known before its base, or before the place of it that the delta was made from.
-            self.repository.refresh(&context)?;
-            self.repository.learn_packs(&context)?;
-            lock(&self.places).retain(|id, _| !lineage.bases.contains(id));
+            self.refresh_once(&context)?;
             places = self.base_places(&lineage.bases)?;
         }
         let mut base = Rope::default();

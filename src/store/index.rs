@@ -245,17 +245,6 @@ impl Index {
         statement.query_row([id.as_bytes()], |row| row.get(0)).optional().map_err(|cause| self.failed(cause))
     }
 
-    /// Whether a pack is known.
-    ///
-    /// # Errors
-    /// From SQLite.
-    pub fn knows_pack(&self, id: &PackId) -> Result<bool> {
-        let connection = self.lock();
-        let mut statement =
-            connection.prepare_cached("SELECT 1 FROM packs WHERE id = ?").map_err(|cause| self.failed(cause))?;
-        statement.exists([id.as_bytes()]).map_err(|cause| self.failed(cause))
-    }
-
     /// Takes in segments and packs as they come, many at a time.
     #[must_use]
     pub fn intake(&self) -> Intake<'_> {
@@ -333,8 +322,9 @@ impl Index {
         })
     }
 
-    /// Forgets packs that are gone from storage, with all their chunks, and the chunks that were deltas of those. The features of those stay until others take
-    /// their slots: to find them the whole table would have to be read, and who finds a chunk by them looks it up.
+    /// Forgets packs that are gone from storage, with all their chunks, and the chunks that were deltas of those. Their features
+    /// stay until others take their slots: to find them the whole table would have to be read, and who finds a chunk by
+    /// them looks it up.
     ///
     /// # Errors
     /// From SQLite.

@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::frame_maker::{Batch, FrameMaker, Outcome, PackedFrame};
 use super::index_segment::{self, PackEntry};
@@ -19,7 +19,7 @@ use super::repository::Repository;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
 use crate::observer::{Context, Counter};
-use crate::pipeline::{self, Receiver, Reorder, Sender, Worker};
+use crate::pipeline::{self, Receiver, Reorder, Sender, Worker, lock};
 use crate::storage::{ObjectKey, StorageErrorKind};
 
 /// An index segment is published when so many bytes of packs are uploaded: what a crash costs other machines at most.
@@ -59,10 +59,6 @@ impl Shared {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Takes chunks in. Consumed by [`Writer::finish`]; dropped, it stores what is under way and publishes nothing.
 #[must_use = "an unfinished writer publishes nothing"]
 pub struct Writer {
@@ -90,12 +86,6 @@ pub struct Offered<'b> {
     pub bytes: &'b [u8],
     /// Chunks that lay at its place in an older version of what it belongs to: it may be stored as a delta of them.
     pub older: Vec<ChunkId>,
-}
-
-impl<'b> From<(ChunkId, &'b [u8])> for Offered<'b> {
-    fn from((id, bytes): (ChunkId, &'b [u8])) -> Self {
-        Self { id, bytes, older: Vec::new() }
-    }
 }
 
 /// What [`Writer::put`] found.

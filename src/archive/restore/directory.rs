@@ -13,12 +13,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{AtFlags, FileType, Mode, Stat};
 
 use crate::archive::entry::Metadata;
 use crate::archive::posix;
+use crate::pipeline::lock;
 
 /// Most descriptors of directories that are kept open.
 const OPEN_MAX: usize = 128;
@@ -252,8 +253,4 @@ fn open_up(parent: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> io::Result<Opti
     }
     posix::change_mode_at(parent, name, mode | 0o700)?;
     Ok(Some(mode))
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

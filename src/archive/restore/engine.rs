@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::batch::{Batch, Place};
 use super::decide::Policy;
-use super::directory::{Directory, lock};
+use super::directory::Directory;
 use super::file::{Ended, FileJob, OpenFiles};
 use super::{Overwrite, Ownership, RestoreOptions, RestoreSummary, TreeSource};
 use crate::archive::entry::{Metadata, Time};
@@ -16,6 +16,7 @@ use crate::archive::path::escape;
 use crate::archive::posix::{self, Owners, Refused, Wanted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::{Context, Counter, Problem};
+use crate::pipeline::lock;
 use crate::store::ChunkSource;
 
 #[derive(Debug, Default)]

@@ -18,9 +18,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::directory::{Directory, lock};
+use super::directory::Directory;
 use super::link::First;
 use crate::archive::entry::Metadata;
+use crate::pipeline::lock;
 
 /// Most regular files that are kept open between two of their pieces.
 const OPEN_MAX: usize = 256;
