@@ -11,6 +11,7 @@ pub mod entry;
 pub mod fields;
 pub mod path;
 pub mod posix;
+pub mod reach;
 pub mod reader;
 pub mod restore;
 pub mod snapshot;

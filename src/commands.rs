@@ -8,6 +8,7 @@ pub mod init;
 pub mod keys;
 pub mod listing;
 pub mod plan;
+pub mod prune;
 pub mod recover;
 pub mod restore;
 pub mod snapshots;

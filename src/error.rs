@@ -120,12 +120,14 @@ struct Inner {
     message: Cow<'static, str>,
     hint: Option<Cow<'static, str>>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    /// The storage has no space left.
+    is_full: bool,
 }
 
 impl Error {
     /// An error of `kind`; `message` names the subject, starts with a capital and has no full stop.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), hint: None, source: None }))
+        Self(Box::new(Inner { kind, message: message.into(), hint: None, source: None, is_full: false }))
     }
 
     /// Adds what to do next.
@@ -147,6 +149,7 @@ impl Error {
     pub fn context(mut self, message: impl Into<Cow<'static, str>>) -> Self {
         let mut outer = Self::new(self.0.kind, message);
         outer.0.hint = self.0.hint.take();
+        outer.0.is_full = self.0.is_full;
         outer.0.source = Some(Box::new(self));
         outer
     }
@@ -212,6 +215,12 @@ impl Error {
         matches!(self.kind(), ErrorKind::Damaged | ErrorKind::UnsupportedFormat)
     }
 
+    /// Whether the storage has no space left: what deletes helps.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.is_full
+    }
+
     /// The run was asked to stop.
     #[must_use]
     pub fn interrupted() -> Self {
@@ -241,7 +250,8 @@ impl std::error::Error for Error {
 impl From<crate::storage::StorageError> for Error {
     fn from(source: crate::storage::StorageError) -> Self {
         let hint = source.hint();
-        let error = Self::new(ErrorKind::Storage, source.to_string());
+        let mut error = Self::new(ErrorKind::Storage, source.to_string());
+        error.0.is_full = source.kind() == crate::storage::StorageErrorKind::Full;
         let error = match std::error::Error::source(&source) {
             Some(_) => error.cause(source.into_cause()),
             None => error,

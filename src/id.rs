@@ -142,6 +142,14 @@ id!(
     /// Random name of a repository, chosen when it is created.
     RepositoryId, 16
 );
+id!(
+    /// Random name of a session: one run of a writer.
+    SessionId, 16
+);
+id!(
+    /// Random name of a list of retired packs.
+    RetiredId, 16
+);
 
 #[cfg(test)]
 mod tests {

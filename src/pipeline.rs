@@ -39,6 +39,12 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Lets some time pass, where nothing tells of what is waited for.
+#[expect(clippy::disallowed_methods, reason = "what another machine does can only be looked at again")]
+pub fn pause(time: std::time::Duration) {
+    thread::sleep(time);
+}
+
 /// Does `beside` on another thread while `here` runs on this one. A panic of either goes on from here.
 pub fn both<A: Send, B>(beside: impl FnOnce() -> A + Send, here: impl FnOnce() -> B) -> (A, B) {
     thread::scope(|scope| {

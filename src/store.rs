@@ -12,7 +12,10 @@ pub mod keyring;
 pub mod pack;
 pub mod pack_reader;
 pub mod pack_writer;
+pub mod prune;
 mod repository;
+pub mod retired;
+pub mod session;
 mod writer;
 
 pub use chunk_reader::ChunkReader;
@@ -20,7 +23,7 @@ pub use frame_maker::{DeltaPolicy, Outcome, PackedFrame};
 pub use keyring::{KeyInfo, Unlock};
 pub use pack::Role;
 pub use repository::{Repository, exists};
-pub use writer::{Offered, PutSummary, Writer};
+pub use writer::{Offered, PutSummary, Writer, avoid_retired};
 
 use crate::error::Result;
 use crate::id::ChunkId;

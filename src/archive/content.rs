@@ -152,6 +152,42 @@ pub fn read_list(chunks: &dyn ChunkSource, piece: &Piece) -> Result<Vec<Piece>> 
     if entry::sum(&pieces) == Some(piece.len) { Ok(pieces) } else { Err(bad_list(&piece.id)) }
 }
 
+/// Tells `found` of every chunk that a content consists of, those that hold its lists among them. `is_new` is asked, with a
+/// key of what is below, before a list is read. False if `found` said so, which ends it.
+///
+/// # Errors
+/// When a list can't be had or is none.
+pub fn each_chunk(
+    chunks: &dyn ChunkSource,
+    depth: u8,
+    pieces: &[Piece],
+    is_new: &mut dyn FnMut(&[u8; 32]) -> Result<bool>,
+    found: &mut dyn FnMut(ChunkId) -> Result<bool>,
+) -> Result<bool> {
+    for piece in pieces {
+        if piece.is_hole() {
+            continue;
+        }
+        if !found(piece.id)? {
+            return Ok(false);
+        }
+        if depth > 0 && is_new(&list_key(depth, &piece.id))? {
+            let below = read_list(chunks, piece)?;
+            if !each_chunk(chunks, depth - 1, &below, is_new, found)? {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// The same bytes may be a list at one depth and something else at another.
+fn list_key(depth: u8, id: &ChunkId) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[depth]).update(id.as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
 /// The leaf pieces of a content, in order. Holds one list of each level in memory.
 pub struct Leaves<'s> {
     chunks: &'s dyn ChunkSource,

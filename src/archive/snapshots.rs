@@ -3,11 +3,14 @@
 use jiff::Timestamp;
 use rayon::prelude::*;
 
+use super::reach;
 use super::snapshot::{SNAPSHOT_FORMAT, Snapshot, Status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
 use crate::observer::{Context, Problem};
-use crate::store::Repository;
+use crate::storage::ObjectKey;
+use crate::store::session::Session;
+use crate::store::{Repository, avoid_retired};
 
 /// A published snapshot and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +109,58 @@ pub fn read(repository: &Repository, id: SnapshotId) -> Result<Published> {
     }
     let snapshot = serde_json::from_slice(&record).map_err(|cause| stored(false).cause(cause))?;
     Ok(Published { id, snapshot })
+}
+
+/// Publishes a snapshot for which everything is stored, and ends the `session` that kept it from being taken away
+/// meanwhile. If somebody took that session for dead, the snapshot is looked through; one that is not whole is not
+/// published, or withdrawn.
+///
+/// # Errors
+/// From the storage; then nothing was published, unless the error says so.
+pub fn publish(
+    repository: &Repository,
+    snapshot: &Snapshot,
+    mut session: Session,
+    context: &Context<'_>,
+) -> Result<SnapshotId> {
+    let record = serde_json::to_vec(snapshot)
+        .map_err(|cause| Error::new(ErrorKind::Bug, "The snapshot record can't be encoded").cause(cause))?;
+    if !session.stands()? {
+        session = Session::begin(repository, "backup", context)?;
+        if !is_whole(repository, snapshot, context)? {
+            return Err(taken_for_dead());
+        }
+    }
+    let id = match repository.publish_snapshot(&record, context) {
+        Ok(id) => id,
+        Err(error) => {
+            session.leave();
+            return Err(error);
+        }
+    };
+    let confirmed = session.stands().and_then(|stands| Ok(stands || is_whole(repository, snapshot, context)?));
+    let confirmed = confirmed.map_err(|cause| {
+        Error::new(cause.kind(), format!("Snapshot {} was published, but can't be confirmed", id.short()))
+            .cause(cause)
+            .hint("`compline check` tells whether it is whole; run the backup again to be sure")
+    })?;
+    if !confirmed {
+        repository.storage().delete(&ObjectKey::Snapshot(id))?;
+        return Err(taken_for_dead());
+    }
+    session.end();
+    Ok(id)
+}
+
+fn taken_for_dead() -> Error {
+    Error::new(ErrorKind::Storage, "Another run took this one for dead and gave its space back: nothing was published")
+        .hint("Run it again; if it happens again, look whether this machine was stopped for long, or its clock jumped")
+}
+
+/// Whether all that a snapshot refers to is there to stay.
+fn is_whole(repository: &Repository, snapshot: &Snapshot, context: &Context<'_>) -> Result<bool> {
+    avoid_retired(repository, context)?;
+    reach::is_whole(repository, snapshot, context)
 }
 
 /// What records of all versions have; it is looked at before fields that may mean something else by then.

@@ -275,7 +275,7 @@ impl Building<'_, '_> {
             _ => None,
         };
         let content = match old {
-            Some(content) if directory.is_same() => content,
+            Some(content) if directory.is_same() && self.component.may_rely_on(&content)? => content,
             old => self.component.put_tree(&Tree { entries: directory.into_entries() }, old.as_ref())?,
         };
         above.push(Entry { name, kind: EntryKind::Directory(content), metadata, changed_while_read: false });

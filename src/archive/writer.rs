@@ -14,6 +14,7 @@ use super::entry::{Content, Entry, EntryKind, Metadata, Piece, Time};
 use super::path::ArchivePath;
 use super::posix::{self, FoundKind, Inspected};
 use super::snapshot::{ComponentStats, Snapshot};
+use super::snapshots;
 use super::tree::Tree;
 use super::walk::{self, Section};
 use super::{CaptureSink, FilesSource, StreamSummary};
@@ -99,7 +100,7 @@ impl<'c> ArchiveWriter<'c> {
     /// # Errors
     /// The first failure of any stage.
     pub fn discard(self) -> Result<()> {
-        self.writer.finish(&self.context)
+        self.writer.finish(&self.context).map(drop)
     }
 
     /// Publishes: chunks, index, snapshot. Nothing is visible before the last step.
@@ -107,11 +108,10 @@ impl<'c> ArchiveWriter<'c> {
     /// # Errors
     /// From the store; then nothing was published.
     pub fn publish(self, snapshot: &Snapshot) -> Result<SnapshotId> {
-        self.writer.finish(&self.context)?;
+        let session = self.writer.finish(&self.context)?;
         self.context.go_on()?;
-        let record = serde_json::to_vec(snapshot)
-            .map_err(|cause| Error::new(ErrorKind::Bug, "The snapshot record can't be encoded").cause(cause))?;
-        self.repository.publish_snapshot(&record, &self.context)
+        let session = session.ok_or_else(|| Error::new(ErrorKind::Bug, "A rehearsal has nothing to publish"))?;
+        snapshots::publish(&self.repository, snapshot, session, &self.context)
     }
 }
 
@@ -226,6 +226,18 @@ impl<'w> ComponentWriter<'w> {
             chunker: self.tree_chunker,
             context: self.context,
         }
+    }
+
+    /// Whether the tree of a directory, which was just read, is here to stay.
+    pub(super) fn may_rely_on(&self, content: &Content) -> Result<bool> {
+        let index = self.repository.index();
+        if !index.has_aside() {
+            return Ok(true);
+        }
+        let chunks = self.repository.reader(self.context);
+        content::each_chunk(&chunks, content.depth, &content.pieces, &mut |_| Ok(true), &mut |id| {
+            Ok(index.contains(&[id])?[0])
+        })
     }
 
     /// Stores a tree; `older` is what the directory was in the parent.

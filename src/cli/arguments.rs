@@ -133,6 +133,8 @@ pub(super) enum Command {
     Stats,
     /// Bring files back into a directory (with --target), or components back into the platform
     Restore(Restore),
+    /// Delete what no snapshot needs
+    Prune(Prune),
     /// Check that everything is there and as it was written
     Check {
         /// Read and verify every byte of every pack
@@ -278,6 +280,19 @@ pub(super) struct Restore {
     /// Restore files below this directory instead of to their own places
     #[arg(long, value_name = "DIR", conflicts_with = "target")]
     pub root: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Prune {
+    /// How much may stay unused before packs are rewritten: a share of what is needed, a size, or `unlimited`
+    #[arg(long, default_value = "5%", value_name = "SHARE")]
+    pub max_unused: String,
+    /// How long to wait for backups that began before
+    #[arg(long, default_value = "1h", value_name = "TIME")]
+    pub wait: String,
+    /// Only say what would be done
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::CommandFactory;
 
-use super::arguments::{Backup, Cli, Command, ExistingChoice, Global, Key, OverwriteChoice, PlanVerb, Restore};
+use super::arguments::{Backup, Cli, Command, ExistingChoice, Global, Key, OverwriteChoice, PlanVerb, Prune, Restore};
 use super::render::{self, Renderer};
 use super::terminal::Terminal;
 use super::{Ending, unlock};
@@ -27,6 +27,8 @@ use crate::plan::Plan;
 use crate::storage::StorageErrorKind;
 use crate::store::check::DataSubset;
 use crate::store::exists;
+use crate::store::prune::{Allowance, PruneOptions};
+use crate::units::parse_duration;
 
 /// One run of the program.
 struct Session<'s> {
@@ -112,6 +114,7 @@ impl Session<'_> {
             Command::Diff { before, after, content } => self.diff(&before, &after, content),
             Command::Stats => self.out.stats(&commands::stats::run(self.app, &self.target()?)?).map(|()| self.ending()),
             Command::Restore(options) => self.restore(&options),
+            Command::Prune(options) => self.prune(&options),
             Command::Check { read_data, read_data_subset } => self.check(read_data, read_data_subset.as_deref()),
             Command::Key(verb) => self.key(verb),
             Command::Plan(verb) => self.plan_verb(verb),
@@ -250,6 +253,18 @@ impl Session<'_> {
         let report = commands::check::run(self.app, &self.target()?, subset)?;
         self.out.check(&report)?;
         Ok(if report.problems.is_empty() { Ending::Well } else { Ending::Damage })
+    }
+
+    fn prune(&self, options: &Prune) -> Result<Ending> {
+        let allowance = Allowance::parse(&options.max_unused).ok_or_else(|| {
+            usage(format!("`{}` is no share of a repository", options.max_unused)).hint("Write 5%, 2GiB or unlimited")
+        })?;
+        let wait = parse_duration(&options.wait)
+            .ok_or_else(|| usage(format!("`{}` is no time to wait", options.wait)).hint("Write 30s, 10m or 1h"))?;
+        let options = PruneOptions { allowance, wait, dry_run: options.dry_run };
+        let report = commands::prune::run(self.app, &self.target()?, options)?;
+        self.out.prune(&report)?;
+        Ok(if report.summary.writers_waited_for.is_empty() { self.ending() } else { Ending::Problems })
     }
 
     fn key(&self, verb: Key) -> Result<Ending> {

@@ -16,6 +16,7 @@ use crate::commands::check::CheckReport;
 use crate::commands::find::Match;
 use crate::commands::init::InitReport;
 use crate::commands::listing::Listed;
+use crate::commands::prune::PruneReport;
 use crate::commands::recover::{RecoveryPlan, RecoveryReport};
 use crate::commands::restore::RestoreReport;
 use crate::commands::snapshots::Row;
@@ -24,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::KeyId;
 use crate::observer::Problem;
 use crate::store::KeyInfo;
+use crate::store::prune::PruneSummary;
 use crate::units;
 
 /// Buffered standard output.
@@ -135,6 +137,29 @@ pub(super) struct DiffTotals {
     removed: u64,
     modified: u64,
     metadata: u64,
+}
+
+fn pruned(summary: &PruneSummary) -> String {
+    let freed = summary.bytes_deleted.saturating_sub(summary.bytes_written);
+    let mut text = match summary.packs_deleted {
+        0 => "Nothing was deleted.\n".to_owned(),
+        n => format!(
+            "Deleted {}, wrote {} anew: {} freed.\n",
+            number(n, "pack"),
+            units::size(summary.bytes_written),
+            units::size(freed)
+        ),
+    };
+    if summary.packs_spared > 0 {
+        text.push_str(&format!(
+            "{} stay: what was published meanwhile needs them.\n",
+            number(summary.packs_spared, "pack")
+        ));
+    }
+    for writer in &summary.writers_waited_for {
+        text.push_str(&format!("Still running: {writer}. What was to be deleted stays; run prune again later.\n"));
+    }
+    text
 }
 
 impl Renderer {
@@ -315,6 +340,32 @@ impl Renderer {
                 n => format!("{}: see above.", number(n, "problem")),
             };
             format!("Checked {snapshots} and {packs}; {read}. {ending}\n")
+        })
+    }
+
+    pub(super) fn prune(&self, report: &PruneReport) -> Result<()> {
+        self.report(report, || {
+            let PruneSummary { decision, .. } = &report.summary;
+            let mut text = format!(
+                "{} need {} of {} in {}.\n",
+                number(report.snapshots, "snapshot"),
+                units::size(decision.bytes_needed),
+                units::size(decision.bytes),
+                number(decision.packs, "pack"),
+            );
+            if report.dry_run {
+                text.push_str(&format!(
+                    "Would delete {} that nobody needs ({}), and rewrite {} ({} of them are needed): {} would be freed.\n",
+                    number(decision.packs_unused, "pack"),
+                    units::size(decision.bytes_unused),
+                    number(decision.packs_rewritten, "pack"),
+                    units::size(decision.bytes_rewritten),
+                    units::size(decision.bytes_freed),
+                ));
+                return text;
+            }
+            text.push_str(&pruned(&report.summary));
+            text
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::id::{KeyId, PackId, SegmentId, SnapshotId};
+use crate::id::{KeyId, PackId, RetiredId, SegmentId, SessionId, SnapshotId, from_hex};
 
 /// The kinds of objects in a repository (format-spec 02).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,11 +17,16 @@ pub enum ObjectKind {
     Segment,
     /// `snapshots/*`
     Snapshot,
+    /// `sessions/*`
+    Session,
+    /// `retired/*`
+    Retired,
 }
 
 impl ObjectKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Config, Self::Key, Self::Pack, Self::Segment, Self::Snapshot];
+    pub const ALL: [Self; 7] =
+        [Self::Config, Self::Key, Self::Pack, Self::Segment, Self::Snapshot, Self::Session, Self::Retired];
 
     /// The directory or key prefix, without a slash at the end. Empty for `config`.
     #[must_use]
@@ -32,6 +37,8 @@ impl ObjectKind {
             Self::Pack => "packs",
             Self::Segment => "index",
             Self::Snapshot => "snapshots",
+            Self::Session => "sessions",
+            Self::Retired => "retired",
         }
     }
 }
@@ -49,6 +56,10 @@ pub enum ObjectKey {
     Segment(SegmentId),
     /// `snapshots/<64 hex>`
     Snapshot(SnapshotId),
+    /// `sessions/<32 hex>` for the session itself, with `-<8 hex>` behind it for its later signs of life.
+    Session(SessionId, u32),
+    /// `retired/<32 hex>`
+    Retired(RetiredId),
 }
 
 impl ObjectKey {
@@ -61,6 +72,8 @@ impl ObjectKey {
             Self::Pack(_) => ObjectKind::Pack,
             Self::Segment(_) => ObjectKind::Segment,
             Self::Snapshot(_) => ObjectKind::Snapshot,
+            Self::Session(..) => ObjectKind::Session,
+            Self::Retired(_) => ObjectKind::Retired,
         }
     }
 
@@ -76,6 +89,9 @@ impl ObjectKey {
             }
             Self::Segment(id) => format!("index/{id}"),
             Self::Snapshot(id) => format!("snapshots/{id}"),
+            Self::Session(id, 0) => format!("sessions/{id}"),
+            Self::Session(id, sign) => format!("sessions/{id}-{sign:08x}"),
+            Self::Retired(id) => format!("retired/{id}"),
         }
     }
 
@@ -90,6 +106,8 @@ impl ObjectKey {
             "keys" => name.parse().ok().map(Self::Key),
             "index" => name.parse().ok().map(Self::Segment),
             "snapshots" => name.parse().ok().map(Self::Snapshot),
+            "sessions" => session(name),
+            "retired" => name.parse().ok().map(Self::Retired),
             "packs" => {
                 let (fan_out, name) = name.split_once('/')?;
                 let id: PackId = name.parse().ok()?;
@@ -99,6 +117,14 @@ impl ObjectKey {
             _ => None,
         }
     }
+}
+
+fn session(name: &str) -> Option<ObjectKey> {
+    let Some((id, sign)) = name.split_once('-') else {
+        return name.parse().ok().map(|id| ObjectKey::Session(id, 0));
+    };
+    let sign = u32::from_be_bytes(from_hex(sign).ok()?);
+    id.parse().ok().filter(|_| sign > 0).map(|id| ObjectKey::Session(id, sign))
 }
 
 impl fmt::Display for ObjectKey {
@@ -119,6 +145,9 @@ mod tests {
             ObjectKey::Pack(PackId::from_bytes([0xfe; 32])),
             ObjectKey::Segment(SegmentId::from_bytes([3; 32])),
             ObjectKey::Snapshot(SnapshotId::from_bytes([4; 32])),
+            ObjectKey::Session(SessionId::from_bytes([5; 16]), 0),
+            ObjectKey::Session(SessionId::from_bytes([5; 16]), 0x1234_abcd),
+            ObjectKey::Retired(RetiredId::from_bytes([6; 16])),
         ];
         for key in keys {
             assert_eq!(ObjectKey::from_path(&key.path()), Some(key));
@@ -128,7 +157,10 @@ mod tests {
     #[test]
     fn foreign_names_are_no_keys() {
         let wrong_fan_out = format!("packs/00/{}", "ab".repeat(32));
-        for path in ["", "config/x", "keys/", "keys/zz", "packs/ab", &wrong_fan_out, "tmp/x", "packs/.tmp-1"] {
+        let no_sign = format!("sessions/{}-00000000", "ab".repeat(16));
+        let short_sign = format!("sessions/{}-1", "ab".repeat(16));
+        let names = ["", "config/x", "keys/", "keys/zz", "packs/ab", "tmp/x", "packs/.tmp-1", "sessions/-00000001"];
+        for path in names.into_iter().chain([&*wrong_fan_out, &*no_sign, &*short_sign]) {
             assert_eq!(ObjectKey::from_path(path), None, "{path}");
         }
     }

@@ -8,7 +8,7 @@ use super::envelope::HEADER_LEN;
 use super::frame_source::{FrameSource, READ_FRAMES_LEN};
 use super::index::ChunkPlace;
 use super::index_segment::PackEntry;
-use super::pack::{Frame, FrameKind, Lineage};
+use super::pack::{Frame, FrameKind, Lineage, Role};
 use super::pack_reader::{self, FrameOpener, PackError};
 use super::repository::Repository;
 use crate::error::{Error, Result};
@@ -91,12 +91,11 @@ pub fn run(repository: &Repository, subset: DataSubset, seed: u64, context: &Con
     if let Err(error) = repository.list_keys() {
         context.observer.problem(Problem::new("keys", error.chain()));
     }
-    repository.refresh(context)?;
-    // The index first: a pack that another run uploads in between is then not taken for a missing one.
-    let known = repository.index().packs()?;
+    // Tells of packs that segments list and that are not there, and forgets them: what snapshots need of them is missing
+    // from now on.
+    repository.settle(context)?;
     let packs = repository.storage().list(ObjectKind::Pack)?;
     let present: HashSet<PackId> = packs.iter().filter_map(|row| pack_id(&row.key)).collect();
-    check_index(&known, &present, context);
     context.observer.stage("Checking packs");
     packs.par_iter().try_for_each(|row| check_footer(repository, row, &present, context))?;
     let chosen = subset.choose(packs, seed);
@@ -107,13 +106,6 @@ pub fn run(repository: &Repository, subset: DataSubset, seed: u64, context: &Con
     context.observer.expect(chosen.iter().map(|row| row.len).sum(), chosen.len() as u64);
     let frames = FrameSource::new(repository.clone(), Some(*context), READ_FRAMES_LEN);
     chosen.par_iter().try_for_each(|row| check_data(repository, &frames, row, context))
-}
-
-/// Packs that the index knows and storage lacks.
-fn check_index(known: &HashSet<PackId>, present: &HashSet<PackId>, context: &Context<'_>) {
-    for id in known.difference(present) {
-        context.observer.problem(Problem::new(ObjectKey::Pack(*id).path(), "The index lists it, but it is missing"));
-    }
 }
 
 fn pack_id(key: &ObjectKey) -> Option<PackId> {
@@ -143,7 +135,8 @@ fn check_footer(repository: &Repository, row: &Listed, present: &HashSet<PackId>
     }
 }
 
-/// Every base of a delta is stored, in a frame of a smaller depth. If not, the index has forgotten the delta, on purpose.
+/// Whether every base of a delta is stored, in a frame of a smaller depth. If not, the index has forgotten the delta, on
+/// purpose: nobody needs it, and who reclaims took its base away; or it is damage, and what needs it is told of later.
 /// That the index knows a base is not enough: it may not have heard yet that a pack is gone.
 fn check_bases(
     repository: &Repository,
@@ -162,8 +155,8 @@ fn check_bases(
         count += u64::from(!places.iter().all(is_sound));
     }
     if count > 0 {
-        let message = format!("{count} chunks in it are deltas of chunks that are not stored any more");
-        context.observer.problem(Problem::new(ObjectKey::Pack(entry.id).path(), message));
+        let key = ObjectKey::Pack(entry.id);
+        context.observer.detail(&format!("{count} chunks in {key} are deltas of chunks that are not stored any more"));
     }
     Ok(count == 0)
 }
@@ -199,7 +192,7 @@ fn check_data(repository: &Repository, source: &FrameSource<'_>, row: &Listed, c
     if PackId::from_bytes(*blake3::hash(&bytes).as_bytes()) != id {
         context.observer.problem(Problem::new(row.key.path(), "Its bytes are not what was written"));
     }
-    match check_frames(repository, source, &bytes, context) {
+    match check_frames(repository, source, id, &bytes, context) {
         Ok(()) => {}
         Err(Fault::Pack(cause)) => context.observer.problem(Problem::new(row.key.path(), cause.to_string())),
         Err(Fault::Base(cause)) if cause.is_of_one_object() => {
@@ -228,6 +221,7 @@ impl From<PackError> for Fault {
 fn check_frames(
     repository: &Repository,
     source: &FrameSource<'_>,
+    id: PackId,
     bytes: &[u8],
     context: &Context<'_>,
 ) -> std::result::Result<(), Fault> {
@@ -238,6 +232,9 @@ fn check_frames(
     let mut plain = Vec::new();
     let mut first_fault = None;
     for frame in &frames {
+        if frame.kind == FrameKind::Delta && is_forgotten(repository, id, frame).map_err(Fault::Base)? {
+            continue;
+        }
         let start = usize::try_from(frame.offset).unwrap_or(usize::MAX);
         let len = usize::try_from(frame.sealed_len).unwrap_or(usize::MAX);
         let mut sealed = bytes.get(start..start.saturating_add(len)).unwrap_or_default().to_vec();
@@ -254,6 +251,12 @@ fn check_frames(
         }
     }
     first_fault.map_or(Ok(()), Err)
+}
+
+/// Whether the index has forgotten a delta, because its base is gone. The same chunk may be known elsewhere.
+fn is_forgotten(repository: &Repository, pack: PackId, frame: &Frame) -> Result<bool> {
+    let entry = PackEntry { id: pack, role: Role::Content, len: 0, frames: vec![frame.clone()] };
+    Ok(repository.index().misplaced(&entry)? > 0)
 }
 
 fn unpack(source: &FrameSource<'_>, frame: &Frame, body: &[u8], plain: &mut Vec<u8>) -> std::result::Result<(), Fault> {

@@ -5,6 +5,7 @@
 //! never changed, and is then at hand as a base.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
@@ -69,6 +70,13 @@ impl<'c> ChunkReader<'c> {
         }
     }
 
+    fn get_once(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        let place = self.places(std::slice::from_ref(id))?.remove(0);
+        let plain = self.frames.plain(&place.frame)?;
+        let root = Arc::new(place.frame.clone());
+        self.chunk(&Wanted { place, root, id: *id, position: 0 }, &plain).map(<[u8]>::to_vec)
+    }
+
     fn chunk<'p>(&self, wanted: &Wanted, plain: &'p [u8]) -> Result<&'p [u8]> {
         let start = usize::try_from(wanted.place.offset).ok();
         let end = usize::try_from(wanted.place.offset + wanted.place.len).ok();
@@ -105,7 +113,32 @@ impl<'c> ChunkReader<'c> {
         Ok(roots)
     }
 
+    /// Delivers chunks. Where one can't be had, a pack may have been rewritten meanwhile: the index is brought up to date,
+    /// and what was not delivered is looked for again.
     fn deliver_batch(
+        &self,
+        ids: &[ChunkId],
+        first: usize,
+        deliver: &(dyn Fn(usize, &[u8]) -> Result<()> + Sync),
+    ) -> Result<()> {
+        let delivered: Vec<AtomicBool> = ids.iter().map(|_| AtomicBool::new(false)).collect();
+        let note = |position: usize, bytes: &[u8]| {
+            deliver(position, bytes)?;
+            delivered[position - first].store(true, Ordering::Relaxed);
+            Ok(())
+        };
+        let generation = self.frames.generation();
+        match self.deliver_once(ids, first, &note) {
+            Err(error) if error.is_of_one_object() && self.frames.refresh(generation, &self.context)? => {}
+            other => return other,
+        }
+        let left = (0..ids.len()).filter(|n| !delivered[*n].load(Ordering::Relaxed));
+        let left: Vec<usize> = left.collect();
+        let ids: Vec<ChunkId> = left.iter().map(|n| ids[*n]).collect();
+        self.deliver_once(&ids, 0, &|position, bytes| deliver(first + left[position], bytes))
+    }
+
+    fn deliver_once(
         &self,
         ids: &[ChunkId],
         first: usize,
@@ -214,10 +247,13 @@ fn deltas_len(family: &[Wanted]) -> u64 {
 
 impl ChunkSource for ChunkReader<'_> {
     fn get(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        let place = self.places(std::slice::from_ref(id))?.remove(0);
-        let plain = self.frames.plain(&place.frame)?;
-        let root = Arc::new(place.frame.clone());
-        self.chunk(&Wanted { place, root, id: *id, position: 0 }, &plain).map(<[u8]>::to_vec)
+        let generation = self.frames.generation();
+        match self.get_once(id) {
+            Err(error) if error.is_of_one_object() && self.frames.refresh(generation, &self.context)? => {
+                self.get_once(id)
+            }
+            other => other,
+        }
     }
 
     fn get_many(&self, ids: &[ChunkId], deliver: &(dyn Fn(usize, &[u8]) -> Result<()> + Sync)) -> Result<()> {

@@ -43,6 +43,10 @@ pub enum ObjectType {
     Segment = 4,
     /// `snapshots/*`
     Snapshot = 5,
+    /// `sessions/*`
+    Session = 6,
+    /// `retired/*`
+    Retired = 7,
 }
 
 impl ObjectType {
@@ -52,13 +56,13 @@ impl ObjectType {
         match self {
             Self::Config => super::config::EXTRA_LEN,
             Self::Key => super::keyring::EXTRA_LEN,
-            Self::Pack | Self::Segment | Self::Snapshot => 0,
+            Self::Pack | Self::Segment | Self::Snapshot | Self::Session | Self::Retired => 0,
         }
     }
 
     /// Whether its body may be compressed. Key bodies are not: the length would tell something of the master key.
     fn is_compressible(self) -> bool {
-        matches!(self, Self::Segment | Self::Snapshot)
+        matches!(self, Self::Segment | Self::Snapshot | Self::Session | Self::Retired)
     }
 }
 

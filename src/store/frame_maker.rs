@@ -352,7 +352,7 @@ fn generation_of(place: &ChunkPlace) -> u16 {
 }
 
 /// One frame of several chunks.
-fn together(plain: Vec<u8>, chunks: Vec<(ChunkId, u64)>, level: i32) -> PackedFrame {
+pub fn together(plain: Vec<u8>, chunks: Vec<(ChunkId, u64)>, level: i32) -> PackedFrame {
     let plain_len = plain.len() as u64;
     let (kind, bytes) = match compress::compress_at(level, &plain) {
         Some(bytes) => (FrameKind::Zstd, bytes),

@@ -100,17 +100,25 @@ fn signed(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
+/// What bringing the index up to date has been good for.
+#[derive(Default)]
+struct Refreshing {
+    generation: u64,
+    /// The last time it changed nothing.
+    in_vain: bool,
+}
+
 /// Reads frames of one repository.
 pub struct FrameSource<'c> {
     repository: Repository,
-    /// Counts what is read, if anybody wants to know.
+    /// Counts what is read, if anybody wants to know; a writer does not, and takes no base that is on its way out.
     context: Option<Context<'c>>,
     openers: Mutex<HashMap<PackId, Arc<FrameOpener>>>,
     frames: Mutex<Recent>,
     spans: Mutex<Recent>,
     places: Mutex<HashMap<ChunkId, ChunkPlace>>,
-    /// The index was brought up to date because a base was missing; held while that is done.
-    refreshed: Mutex<bool>,
+    /// Held while the index is brought up to date.
+    refreshing: Mutex<Refreshing>,
 }
 
 impl<'c> FrameSource<'c> {
@@ -122,7 +130,7 @@ impl<'c> FrameSource<'c> {
             frames: Mutex::new(Recent::new(frames_len)),
             spans: Mutex::new(Recent::new(SPANS_LEN)),
             places: Mutex::default(),
-            refreshed: Mutex::default(),
+            refreshing: Mutex::default(),
         }
     }
 
@@ -260,24 +268,37 @@ impl<'c> FrameSource<'c> {
         let unknown: Vec<ChunkId> = ids.iter().filter(|id| !places.contains_key(*id)).copied().collect();
         if places.len() + unknown.len() > PLACE_COUNT_MAX {
             places.clear();
-            return self.repository.index().places(ids);
+            return self.look_up(ids);
         }
         if !unknown.is_empty() {
-            let found = self.repository.index().places(&unknown)?;
+            let found = self.look_up(&unknown)?;
             places.extend(unknown.into_iter().zip(found).filter_map(|(id, place)| place.map(|place| (id, place))));
         }
         Ok(ids.iter().map(|id| places.get(id).cloned()).collect())
     }
 
-    fn refresh_once(&self, context: &Context<'_>) -> Result<()> {
-        let mut refreshed = lock(&self.refreshed);
-        if !*refreshed {
-            self.repository.refresh(context)?;
-            self.repository.learn_packs(context)?;
+    fn look_up(&self, ids: &[ChunkId]) -> Result<Vec<Option<ChunkPlace>>> {
+        let index = self.repository.index();
+        if self.context.is_some() { index.places(ids) } else { index.places_not_aside(ids) }
+    }
+
+    /// How often the index was found to be out of date.
+    pub(super) fn generation(&self) -> u64 {
+        lock(&self.refreshing).generation
+    }
+
+    /// Brings the index up to date with what is stored now, because something was not where it should be by what was known
+    /// in `generation`. False if that is of no use: what is damaged stays damaged.
+    pub(super) fn refresh(&self, generation: u64, context: &Context<'_>) -> Result<bool> {
+        let mut refreshing = lock(&self.refreshing);
+        if refreshing.generation == generation && !refreshing.in_vain {
+            let before = self.repository.index().totals()?;
+            self.repository.settle(context)?;
             lock(&self.places).clear();
-            *refreshed = true;
+            refreshing.in_vain = self.repository.index().totals()? == before;
+            refreshing.generation += u64::from(!refreshing.in_vain);
         }
-        Ok(())
+        Ok(refreshing.generation != generation)
     }
 
     /// The base of a delta, as parts of what that was made of, and where each of its chunks ends. Each is read from a frame
@@ -288,7 +309,7 @@ impl<'c> FrameSource<'c> {
             |place: &Option<ChunkPlace>| place.as_ref().is_some_and(|place| place.frame.depth() < lineage.depth);
         if let Some(context) = self.context.filter(|_| !places.iter().all(is_sound)) {
             // The delta became known before its base, or before the place of it that the delta was made from.
-            self.refresh_once(&context)?;
+            self.refresh(self.generation(), &context)?;
             places = self.base_places(&lineage.bases)?;
         }
         let mut base = Rope::default();

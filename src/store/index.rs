@@ -4,30 +4,36 @@
 //! A pack is `published` once an index segment in storage lists it. Packs of this machine that were uploaded by a run
 //! which then died stay here unpublished; the next writer lists them in its own segment and so takes them over.
 
+mod aside;
 mod intake;
+mod liveness;
+mod reclaim;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 pub use self::intake::Intake;
+pub use self::liveness::{Liveness, PackUse, Standing, Usage};
 use super::index_segment::PackEntry;
 use super::pack::{Lineage, Role};
 use crate::delta::Features;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, PackId, RepositoryId, SegmentId};
+use crate::pipeline::lock;
 
 /// Raised when the tables change; an older file is thrown away and rebuilt.
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 
 const SCHEMA: &str = "
     CREATE TABLE segments (no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
     CREATE TABLE packs (no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, role INTEGER NOT NULL, len INTEGER NOT NULL);
     CREATE TABLE segment_packs (segment INTEGER NOT NULL, pack INTEGER NOT NULL, PRIMARY KEY (segment, pack)) WITHOUT ROWID;
     CREATE INDEX pack_segments ON segment_packs (pack);
-    CREATE TABLE frames (no INTEGER PRIMARY KEY, pack INTEGER NOT NULL, offset INTEGER NOT NULL,
+    CREATE TABLE frames (no INTEGER PRIMARY KEY AUTOINCREMENT, pack INTEGER NOT NULL, offset INTEGER NOT NULL,
         sealed_len INTEGER NOT NULL, kind INTEGER NOT NULL, plain_len INTEGER NOT NULL,
         depth INTEGER NOT NULL, extension BLOB);
     CREATE INDEX pack_frames ON frames (pack);
@@ -35,6 +41,7 @@ const SCHEMA: &str = "
         PRIMARY KEY (id, frame)) WITHOUT ROWID;
     CREATE TABLE orphans (id BLOB NOT NULL, frame INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL);
     CREATE TABLE features (slot INTEGER PRIMARY KEY, feature INTEGER NOT NULL, chunk BLOB NOT NULL);
+    CREATE TABLE signs (session BLOB PRIMARY KEY, sign INTEGER NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 /// A frame and where it lies.
@@ -100,6 +107,8 @@ pub struct Index {
     path: Option<PathBuf>,
     /// The file did not exist or was unusable and begins empty.
     pub is_new: bool,
+    /// Some packs are not to be relied on.
+    has_aside: AtomicBool,
 }
 
 fn failed(cause: rusqlite::Error) -> Error {
@@ -138,7 +147,7 @@ impl Index {
             }
             other => other.map_err(failed)?,
         };
-        Ok(Self { connection: Mutex::new(connection), path: Some(path), is_new })
+        Ok(Self { connection: Mutex::new(connection), path: Some(path), is_new, has_aside: AtomicBool::new(false) })
     }
 
     /// An index that lives in memory: for tests and for readers without a cache.
@@ -148,7 +157,7 @@ impl Index {
     pub fn in_memory() -> Result<Self> {
         let connection = Connection::open_in_memory().map_err(failed)?;
         connection.execute_batch(SCHEMA).map_err(failed)?;
-        Ok(Self { connection: Mutex::new(connection), path: None, is_new: true })
+        Ok(Self { connection: Mutex::new(connection), path: None, is_new: true, has_aside: AtomicBool::new(false) })
     }
 
     /// Opens the file, and makes its tables if it has none. Of several processes that meet a new file one makes them.
@@ -186,7 +195,7 @@ impl Index {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.connection)
     }
 
     /// Does `work` in one transaction: all of it or nothing.
@@ -408,11 +417,14 @@ impl Index {
         rows.map(|row| row.map_err(|cause| self.failed(cause))).collect()
     }
 
-    /// Which of `ids` are stored: one answer each, in order.
+    /// Which of `ids` are stored, in packs that may be relied on: one answer each, in order.
     ///
     /// # Errors
     /// From SQLite.
     pub fn contains(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
+        if self.has_aside() {
+            return self.contains_not_aside(ids);
+        }
         let connection = self.lock();
         // One transaction: outside of one, every look-up takes and gives back the lock of the file, which costs more.
         let transaction = connection.unchecked_transaction().map_err(|cause| self.failed(cause))?;
@@ -610,17 +622,16 @@ fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<ChunkPlace> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::store::pack::Frame;
-    use crate::store::pack::FrameKind;
+    use crate::store::pack::{Frame, FrameKind};
 
-    fn id(n: u8) -> ChunkId {
+    pub fn id(n: u8) -> ChunkId {
         ChunkId::from_bytes([n; 32])
     }
 
     /// A pack of one chunk, raw or as a delta of so many others.
-    fn pack(n: u8, chunk: u8, depth: u8, bases: &[u8]) -> PackEntry {
+    pub fn pack(n: u8, chunk: u8, depth: u8, bases: &[u8]) -> PackEntry {
         let (kind, extension) = match bases {
             [] => (FrameKind::Raw, Vec::new()),
             bases => {

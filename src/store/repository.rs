@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::chunk_reader::ChunkReader;
 use super::config::{Config, ConfigHead};
-use super::envelope::{self, ObjectType, no_random};
+use super::envelope::{self, ObjectType, RecordError, no_random};
 use super::frame_maker::DeltaPolicy;
 use super::index::{Index, Intake};
 use super::index_segment::{self, PackEntry};
@@ -170,6 +170,12 @@ impl Repository {
         &self.inner.index
     }
 
+    /// How long packs should be.
+    #[must_use]
+    pub fn pack_len(&self) -> u64 {
+        self.inner.config.pack_len
+    }
+
     /// A chunker with the repository's secret cut points.
     #[must_use]
     pub fn chunker(&self, profile: Profile) -> Chunker {
@@ -301,7 +307,7 @@ impl Repository {
 
     /// Compares the list of packs with the index: takes in unknown packs from their footers, drops packs that are gone
     /// or have another length.
-    /// True if some are gone, or what deltas are made of is.
+    /// True if some are lost, or what deltas are made of is.
     ///
     /// # Errors
     /// From storage and index.
@@ -315,7 +321,8 @@ impl Repository {
             // next one has both; what lacks its base then has lost it.
             (gone, problems) = self.take_packs(context)?;
         }
-        for id in &gone {
+        let lost = self.lost(&gone, context)?;
+        for id in &lost {
             let message = "It is missing or cut short; what it held is stored again by the next backup that reads it";
             problems.push(Problem::new(ObjectKey::Pack(*id).path(), message));
         }
@@ -323,16 +330,22 @@ impl Repository {
             context.observer.problem(problem);
         }
         self.index().remove_packs(&gone)?;
-        // A file that was begun anew never knew what is gone; deltas tell of it.
+        // A file that was begun anew never knew what is gone. Deltas that nobody needs may have lost their bases to who
+        // reclaims; whether somebody needs one that has is seen where it is looked for.
         let orphans = if is_new { self.index().forget_orphans()? } else { 0 };
         if orphans > 0 {
-            let message = format!(
-                "{orphans} chunks are deltas of chunks that are not stored any more; they are stored again by the next \
-                 backup that reads them"
-            );
-            context.observer.problem(Problem::new("packs", message));
+            context.observer.detail(&format!("{orphans} chunks are deltas of chunks that are not stored any more"));
         }
-        Ok(!gone.is_empty() || orphans > 0)
+        Ok(!lost.is_empty())
+    }
+
+    /// Those of the packs that are `gone` that nobody took away on purpose: who reclaims takes a pack off the segments first.
+    fn lost(&self, gone: &[PackId], context: &Context<'_>) -> Result<Vec<PackId>> {
+        if self.index().listed(gone)?.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.take_segments(context)?;
+        self.index().listed(gone)
     }
 
     /// Takes in unknown packs from their footers. Gives the known ones that are not in storage, or have another length
@@ -392,18 +405,38 @@ impl Repository {
         Ok(PackEntry { id, role, len, frames })
     }
 
+    /// Seals a record that is no truth about content.
+    pub(super) fn seal_record(&self, object: ObjectType, plain: &[u8]) -> Result<Vec<u8>> {
+        envelope::seal_record(object, &self.inner.record, &[], plain)
+    }
+
+    /// Opens what [`Self::seal_record`] sealed.
+    pub(super) fn open_record(&self, object: ObjectType, bytes: &[u8]) -> Result<Vec<u8>, RecordError> {
+        envelope::open_record(object, &self.inner.record, bytes)
+    }
+
     /// Publishes an index segment about `packs`.
     ///
     /// # Errors
     /// From storage and index.
     pub(super) fn publish_segment(&self, packs: &[PackEntry]) -> Result<u64> {
+        let (id, object) = self.seal_segment(packs)?;
+        self.storage().put_new(&ObjectKey::Segment(id), &object)?;
+        self.note_segment(id, packs)?;
+        Ok(object.len() as u64)
+    }
+
+    /// An index segment about `packs` that is not published yet.
+    pub(super) fn seal_segment(&self, packs: &[PackEntry]) -> Result<(SegmentId, Vec<u8>)> {
         let plain = index_segment::encode(packs);
         let object = envelope::seal_record(ObjectType::Segment, self.inner.keys.index(), &[], &plain)?;
-        let id = SegmentId::from_bytes(*blake3::hash(&object).as_bytes());
-        self.storage().put_new(&ObjectKey::Segment(id), &object)?;
+        Ok((SegmentId::from_bytes(*blake3::hash(&object).as_bytes()), object))
+    }
+
+    /// Tells the index that a segment about `packs` is published.
+    pub(super) fn note_segment(&self, id: SegmentId, packs: &[PackEntry]) -> Result<()> {
         let packs: Vec<PackId> = packs.iter().map(|entry| entry.id).collect();
-        self.index().publish(id, &packs)?;
-        Ok(object.len() as u64)
+        self.index().publish(id, &packs)
     }
 
     /// Publishes a snapshot record and returns its id. Everything it refers to must be published before.

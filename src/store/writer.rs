@@ -16,6 +16,8 @@ use super::index_segment::{self, PackEntry};
 use super::pack::{FRAME_CHUNK_COUNT_MAX, FrameKind, Role};
 use super::pack_writer::{FinishedPack, PackWriter};
 use super::repository::Repository;
+use super::retired;
+use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
 use crate::observer::{Context, Counter};
@@ -75,6 +77,8 @@ pub struct Writer {
     /// Bytes that came in.
     offered: u64,
     has_lost_packs: bool,
+    /// None in a rehearsal.
+    session: Option<Session>,
 }
 
 /// A chunk for [`Writer::put`].
@@ -99,7 +103,9 @@ pub struct PutSummary {
 
 impl Writer {
     pub(super) fn new(repository: Repository, rehearsal: bool, context: &Context<'_>) -> Result<Self> {
-        let has_lost_packs = repository.settle(context)?;
+        // In this order, or a pack could go between being looked at and being relied on (format-spec 11).
+        let session = if rehearsal { None } else { Some(Session::begin(&repository, "backup", context)?) };
+        let has_lost_packs = avoid_retired(&repository, context)?;
         let shared = Arc::new(Shared { rehearsal, ..Shared::default() });
         if !rehearsal {
             adopt(&repository, &shared)?;
@@ -135,6 +141,7 @@ impl Writer {
             reported: (0, 0, 0),
             offered: 0,
             has_lost_packs,
+            session,
         })
     }
 
@@ -243,11 +250,11 @@ impl Writer {
     }
 
     /// Waits until every chunk is in storage, then publishes the index of them. Only after this may a snapshot refer to
-    /// the chunks.
+    /// the chunks; the session must stand until it is published. There is none in a rehearsal.
     ///
     /// # Errors
     /// The first failure of any stage.
-    pub fn finish(mut self, context: &Context<'_>) -> Result<()> {
+    pub fn finish(mut self, context: &Context<'_>) -> Result<Option<Session>> {
         self.send_batch(Role::Content)?;
         self.send_batch(Role::Tree)?;
         let flushed = self.flush.take().is_some_and(|flush| flush.send((self.next_number, PackJob::Flush)).is_ok());
@@ -261,8 +268,19 @@ impl Writer {
         }
         self.publish_index(context)?;
         self.report(context);
-        Ok(())
+        Ok(self.session.take())
     }
+}
+
+/// From now on the index counts nothing as stored that is on its way out, nor what is not there. True if packs were lost.
+///
+/// # Errors
+/// From storage and index.
+pub fn avoid_retired(repository: &Repository, context: &Context<'_>) -> Result<bool> {
+    let lists = retired::list(repository)?;
+    let has_lost_packs = repository.settle(context)?;
+    repository.index().set_aside(&lists.into_iter().flat_map(|list| list.packs).collect())?;
+    Ok(has_lost_packs)
 }
 
 impl Drop for Writer {
@@ -277,11 +295,11 @@ impl Drop for Writer {
 /// Lists packs in the next segment that an earlier run uploaded and did not live to list; forgets those that are gone.
 fn adopt(repository: &Repository, shared: &Shared) -> Result<()> {
     let unlisted = repository.index().unpublished()?;
-    if unlisted.is_empty() {
-        return Ok(());
-    }
     let mut gone = Vec::new();
     for (id, len) in unlisted {
+        if repository.index().is_aside(&id)? {
+            continue;
+        }
         match repository.read_pack_entry(id, len) {
             Ok(entry) => lock(&shared.uploaded).push(entry),
             Err(error) if error.kind() == ErrorKind::Damaged => gone.push(id),

@@ -19,6 +19,7 @@ mod incremental;
 mod kill;
 mod lost_bases;
 mod model;
+mod prune;
 mod secrets;
 mod shelf;
 mod stream;

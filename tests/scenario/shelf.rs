@@ -112,6 +112,21 @@ pub fn save_cut(
     archive.publish(&snapshot(world, record, night))
 }
 
+/// The same, with something that happens when everything is captured and nothing is published.
+pub fn save_and_meanwhile(
+    repository: &Repository,
+    world: &World,
+    state: &State,
+    night: u64,
+    meanwhile: impl FnOnce(),
+) -> Result<SnapshotId> {
+    let parent = parent(repository, world)?;
+    let mut archive = ArchiveWriter::new(repository, false, Vec::new(), world.context())?;
+    let record = component(&mut archive, world, state, Profile::named("db-page").unwrap(), parent)?;
+    meanwhile();
+    archive.publish(&snapshot(world, record, night))
+}
+
 /// Does everything that [`save_cut`] does but store.
 pub fn rehearse(repository: &Repository, world: &World, state: &State, profile: Profile) -> Result<()> {
     let parent = parent(repository, world)?;

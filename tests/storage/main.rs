@@ -15,7 +15,7 @@ mod faulty;
 mod faulty_storage;
 mod local;
 
-use compline::id::{KeyId, PackId, SegmentId, SnapshotId};
+use compline::id::{KeyId, PackId, RetiredId, SegmentId, SessionId, SnapshotId};
 use compline::storage::{LocalStorage, MemoryStorage, ObjectKey, ObjectKind, Storage};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -94,13 +94,15 @@ fn pack(number: u8) -> ObjectKey {
 }
 
 /// One key of each kind.
-fn one_of_each() -> [ObjectKey; 5] {
+fn one_of_each() -> [ObjectKey; 7] {
     let keys = [
         config(),
         ObjectKey::Key(KeyId::from_bytes([1; 16])),
         pack(2),
         ObjectKey::Segment(SegmentId::from_bytes([3; 32])),
         ObjectKey::Snapshot(SnapshotId::from_bytes([4; 32])),
+        ObjectKey::Session(SessionId::from_bytes([5; 16]), 6),
+        ObjectKey::Retired(RetiredId::from_bytes([7; 16])),
     ];
     assert_eq!(keys.map(|key| key.kind()), ObjectKind::ALL, "a kind was added: add a key of it here");
     keys

@@ -32,17 +32,30 @@ pub struct FaultyStorage {
     fault: Option<(u64, Fault)>,
     calls: AtomicU64,
     hit_a_read: AtomicBool,
+    hit_the_end: AtomicBool,
 }
 
 impl FaultyStorage {
     /// Works, and counts.
     pub fn counting(objects: MemoryStorage) -> Self {
-        Self { objects, fault: None, calls: AtomicU64::new(0), hit_a_read: AtomicBool::new(false) }
+        Self {
+            objects,
+            fault: None,
+            calls: AtomicU64::new(0),
+            hit_a_read: AtomicBool::new(false),
+            hit_the_end: AtomicBool::new(false),
+        }
     }
 
     /// Fails at the call number `at`, counted from 0.
     pub fn failing(objects: MemoryStorage, at: u64, fault: Fault) -> Self {
-        Self { objects, fault: Some((at, fault)), calls: AtomicU64::new(0), hit_a_read: AtomicBool::new(false) }
+        Self {
+            objects,
+            fault: Some((at, fault)),
+            calls: AtomicU64::new(0),
+            hit_a_read: AtomicBool::new(false),
+            hit_the_end: AtomicBool::new(false),
+        }
     }
 
     /// How many calls there were.
@@ -59,6 +72,12 @@ impl FaultyStorage {
     #[allow(dead_code, reason = "only the crash test asks")]
     pub fn hit_a_read(&self) -> bool {
         self.hit_a_read.load(Ordering::SeqCst)
+    }
+
+    /// Whether the call that failed was to end a session: everything was done by then.
+    #[allow(dead_code, reason = "only the crash tests ask")]
+    pub fn hit_the_end(&self) -> bool {
+        self.hit_the_end.load(Ordering::SeqCst)
     }
 
     /// What is in the storage now: what a machine finds that comes up again.
@@ -97,6 +116,8 @@ impl Storage for FaultyStorage {
         self.call(true, || self.objects.list(kind))
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        let is_end = matches!(key, ObjectKey::Session(..)) && self.fault.is_some_and(|(at, _)| at == self.calls());
+        self.hit_the_end.fetch_or(is_end, Ordering::SeqCst);
         self.call(false, || self.objects.delete(key))
     }
     fn location(&self) -> String {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::{SMALL_LEN_MAX, Step, ToRead, problem, unreadable};
 use crate::archive::FilesSource;
-use crate::archive::content::{self, Leaves};
+use crate::archive::content::{self, each_chunk};
 use crate::archive::entry::{Content, Entry, EntryKind, name_is_valid};
 use crate::archive::posix::{self, FoundKind, Inspected, Owners, Seen};
 use crate::archive::tree::Tree;
@@ -241,20 +241,11 @@ impl Scout<'_> {
             stored
         };
         for content in contents {
-            if content.depth == 0 {
-                ids.extend(content.pieces.iter().filter(|piece| !piece.is_hole()).map(|piece| piece.id));
-            } else {
-                for piece in Leaves::new(self.chunks, content) {
-                    let Ok(piece) = piece else { return false };
-                    if !piece.is_hole() {
-                        ids.push(piece.id);
-                    }
-                    if ids.len() >= LOOK_UP_COUNT && !flush(&mut ids) {
-                        return false;
-                    }
-                }
-            }
-            if ids.len() >= LOOK_UP_COUNT && !flush(&mut ids) {
+            let stored = each_chunk(self.chunks, content.depth, &content.pieces, &mut |_| Ok(true), &mut |id| {
+                ids.push(id);
+                Ok(ids.len() < LOOK_UP_COUNT || flush(&mut ids))
+            });
+            if !stored.is_ok_and(|stored| stored) {
                 return false;
             }
         }
