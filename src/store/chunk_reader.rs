@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::ChunkSource;
-use super::frame_source::{FrameSource, READ_FRAMES_LEN};
+use super::frame_source::{FrameSource, LOOK_COUNT, READ_FRAMES_LEN};
 use super::index::{ChunkPlace, FramePlace};
 use super::pack_reader;
 use super::repository::Repository;
@@ -122,28 +122,26 @@ impl<'c> ChunkReader<'c> {
         deliver: &(dyn Fn(usize, &[u8]) -> Result<()> + Sync),
     ) -> Result<()> {
         let delivered: Vec<AtomicBool> = ids.iter().map(|_| AtomicBool::new(false)).collect();
-        let note = |position: usize, bytes: &[u8]| {
-            deliver(position, bytes)?;
-            delivered[position - first].store(true, Ordering::Relaxed);
-            Ok(())
-        };
-        let generation = self.frames.generation();
-        match self.deliver_once(ids, first, &note) {
-            Err(error) if error.is_of_one_object() && self.frames.refresh(generation, &self.context)? => {}
-            other => return other,
+        let mut left: Vec<usize> = (0..ids.len()).collect();
+        for _ in 0..LOOK_COUNT {
+            let generation = self.frames.generation();
+            let wanted: Vec<ChunkId> = left.iter().map(|n| ids[*n]).collect();
+            let note = |position: usize, bytes: &[u8]| {
+                deliver(first + left[position], bytes)?;
+                delivered[left[position]].store(true, Ordering::Relaxed);
+                Ok(())
+            };
+            match self.deliver_once(&wanted, &note) {
+                Err(error) if error.is_of_one_object() && self.frames.refresh(generation, &self.context)? => {}
+                other => return other,
+            }
+            left.retain(|n| !delivered[*n].load(Ordering::Relaxed));
         }
-        let left = (0..ids.len()).filter(|n| !delivered[*n].load(Ordering::Relaxed));
-        let left: Vec<usize> = left.collect();
-        let ids: Vec<ChunkId> = left.iter().map(|n| ids[*n]).collect();
-        self.deliver_once(&ids, 0, &|position, bytes| deliver(first + left[position], bytes))
+        let wanted: Vec<ChunkId> = left.iter().map(|n| ids[*n]).collect();
+        self.deliver_once(&wanted, &|position, bytes| deliver(first + left[position], bytes))
     }
 
-    fn deliver_once(
-        &self,
-        ids: &[ChunkId],
-        first: usize,
-        deliver: &(dyn Fn(usize, &[u8]) -> Result<()> + Sync),
-    ) -> Result<()> {
+    fn deliver_once(&self, ids: &[ChunkId], deliver: &(dyn Fn(usize, &[u8]) -> Result<()> + Sync)) -> Result<()> {
         let places = self.places(ids)?;
         let roots = self.roots(&places)?;
         let mut wanted: Vec<Wanted> = places
@@ -151,7 +149,7 @@ impl<'c> ChunkReader<'c> {
             .zip(roots)
             .zip(ids)
             .enumerate()
-            .map(|(n, ((place, root), id))| Wanted { place, root, id: *id, position: first + n })
+            .map(|(n, ((place, root), id))| Wanted { place, root, id: *id, position: n })
             .collect();
         wanted.sort_unstable_by_key(|wanted| {
             let frame = &wanted.place.frame;
@@ -247,13 +245,14 @@ fn deltas_len(family: &[Wanted]) -> u64 {
 
 impl ChunkSource for ChunkReader<'_> {
     fn get(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        let generation = self.frames.generation();
-        match self.get_once(id) {
-            Err(error) if error.is_of_one_object() && self.frames.refresh(generation, &self.context)? => {
-                self.get_once(id)
+        for _ in 0..LOOK_COUNT {
+            let generation = self.frames.generation();
+            match self.get_once(id) {
+                Err(error) if error.is_of_one_object() && self.frames.refresh(generation, &self.context)? => {}
+                other => return other,
             }
-            other => other,
         }
+        self.get_once(id)
     }
 
     fn get_many(&self, ids: &[ChunkId], deliver: &(dyn Fn(usize, &[u8]) -> Result<()> + Sync)) -> Result<()> {

@@ -27,6 +27,9 @@ const SPANS_LEN: usize = 2 << 20;
 const SPAN_LEN: u64 = 64 << 10;
 /// Packs whose keys are kept.
 const OPENER_COUNT_MAX: usize = 4096;
+/// How often it is looked again for what is not where it should be. A listing may miss what moves while it runs, so once is
+/// not enough beside two runs that reclaim, and one more is.
+pub const LOOK_COUNT: u32 = 3;
 /// Bases whose places are kept.
 const PLACE_COUNT_MAX: usize = 16 * 1024;
 
@@ -104,8 +107,8 @@ fn signed(n: usize) -> i64 {
 #[derive(Default)]
 struct Refreshing {
     generation: u64,
-    /// The last time it changed nothing.
-    in_vain: bool,
+    /// The last so many times it changed nothing.
+    in_vain_count: u32,
 }
 
 /// Reads frames of one repository.
@@ -282,7 +285,7 @@ impl<'c> FrameSource<'c> {
         if self.context.is_some() { index.places(ids) } else { index.places_not_aside(ids) }
     }
 
-    /// How often the index was found to be out of date.
+    /// How often the index was brought up to date.
     pub(super) fn generation(&self) -> u64 {
         lock(&self.refreshing).generation
     }
@@ -291,12 +294,16 @@ impl<'c> FrameSource<'c> {
     /// in `generation`. False if that is of no use: what is damaged stays damaged.
     pub(super) fn refresh(&self, generation: u64, context: &Context<'_>) -> Result<bool> {
         let mut refreshing = lock(&self.refreshing);
-        if refreshing.generation == generation && !refreshing.in_vain {
+        if refreshing.generation == generation && refreshing.in_vain_count < LOOK_COUNT {
             let before = self.repository.index().totals()?;
             self.repository.settle(context)?;
             lock(&self.places).clear();
-            refreshing.in_vain = self.repository.index().totals()? == before;
-            refreshing.generation += u64::from(!refreshing.in_vain);
+            if self.repository.index().totals()? == before {
+                refreshing.in_vain_count += 1;
+            } else {
+                refreshing.in_vain_count = 0;
+            }
+            refreshing.generation += 1;
         }
         Ok(refreshing.generation != generation)
     }

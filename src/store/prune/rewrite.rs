@@ -1,5 +1,7 @@
 //! What is needed of packs that are going to go, into new ones.
 
+use rayon::prelude::*;
+
 use super::Run;
 use crate::compress;
 use crate::error::{Error, Result};
@@ -11,7 +13,7 @@ use crate::store::frame_maker::{PackedFrame, together};
 use crate::store::frame_source::{FrameSource, READ_FRAMES_LEN};
 use crate::store::index_segment::{PackEntry, split};
 use crate::store::pack::{Frame, FrameKind, Lineage, Role};
-use crate::store::pack_reader::{self, FrameOpener};
+use crate::store::pack_reader::{self, FrameOpener, PackKeys};
 use crate::store::pack_writer::PackWriter;
 
 /// New packs in the making.
@@ -75,60 +77,26 @@ impl Run<'_> {
         let damaged = |cause| Error::damaged(format!("Pack {id} is damaged")).cause(cause);
         let header = bytes.get(..HEADER_LEN).unwrap_or_default();
         let opener = FrameOpener::new(header, &self.repository.inner.keys).map_err(damaged)?;
-        for frame in &entry.frames {
-            let needed = self.liveness.needs(&id, frame)?;
-            if !needed.contains(&true) {
-                continue;
-            }
-            let packed = self.packed(source, &opener, frame, &needed, &bytes).map_err(|cause| {
-                if cause.is_of_one_object() {
-                    cause
-                } else {
-                    Error::new(cause.kind(), format!("Pack {id} can't be read")).cause(cause)
+        let Run { repository, liveness, .. } = self;
+        let (keys, liveness) = (&repository.inner.keys, &*liveness);
+        let frames: Vec<Option<PackedFrame>> = entry
+            .frames
+            .par_iter()
+            .map(|frame| {
+                let needed = liveness.needs(&id, frame)?;
+                if !needed.contains(&true) {
+                    return Ok(None);
                 }
+                packed(keys, source, &opener, frame, &needed, &bytes).map(Some)
+            })
+            .collect::<Result<_>>()
+            .map_err(|cause| {
+                if cause.is_of_one_object() { cause } else { cause.context(format!("Pack {id} can't be read")) }
             })?;
-            self.push(new, entry.role, packed)?;
+        for frame in frames.into_iter().flatten() {
+            self.push(new, entry.role, frame)?;
         }
         Ok(())
-    }
-
-    /// A frame with what is needed of it. One that is needed whole is kept as it was compressed. Every chunk is compared
-    /// with its id.
-    fn packed(
-        &self,
-        source: &FrameSource<'_>,
-        opener: &FrameOpener,
-        frame: &Frame,
-        needed: &[bool],
-        pack: &[u8],
-    ) -> Result<PackedFrame> {
-        let keys = &self.repository.inner.keys;
-        let damaged = |cause| Error::damaged(format!("The frame at byte {} is damaged", frame.offset)).cause(cause);
-        let start = usize::try_from(frame.offset).unwrap_or(usize::MAX);
-        let len = usize::try_from(frame.sealed_len).unwrap_or(usize::MAX);
-        let mut sealed = pack.get(start..start.saturating_add(len)).unwrap_or_default().to_vec();
-        let body =
-            opener.unseal(frame.offset, frame.kind, frame.plain_len, &frame.extension, &mut sealed).map_err(damaged)?;
-        let mut plain = Vec::new();
-        if frame.kind == FrameKind::Delta {
-            let lineage = Lineage::decode(&frame.extension).map_err(|cause| damaged(cause.into()))?;
-            plain = pack_reader::undo(frame.plain_len, body, &source.base(&lineage)?.bytes).map_err(damaged)?;
-        } else {
-            pack_reader::unpack(frame.kind, frame.plain_len, body, &mut plain).map_err(damaged)?;
-        }
-        pack_reader::verify_chunks(frame, &plain, keys).map_err(damaged)?;
-        if needed.iter().all(|needed| *needed) {
-            return Ok(PackedFrame {
-                kind: frame.kind,
-                plain_len: frame.plain_len,
-                bytes: body.to_vec(),
-                chunks: frame.chunks.clone(),
-                extension: frame.extension.clone(),
-                features: Vec::new(),
-            });
-        }
-        let (plain, chunks) = without(&plain, &frame.chunks, needed);
-        Ok(together(plain, chunks, compress::LEVEL))
     }
 
     fn push(&mut self, new: &mut NewPacks, role: Role, frame: PackedFrame) -> Result<()> {
@@ -155,6 +123,44 @@ impl Run<'_> {
         new.entries.push(pack.entry);
         Ok(())
     }
+}
+
+/// A frame with what is needed of it. One that is needed whole is kept as it was compressed. Every chunk is compared
+/// with its id.
+fn packed(
+    keys: &PackKeys,
+    source: &FrameSource<'_>,
+    opener: &FrameOpener,
+    frame: &Frame,
+    needed: &[bool],
+    pack: &[u8],
+) -> Result<PackedFrame> {
+    let damaged = |cause| Error::damaged(format!("The frame at byte {} is damaged", frame.offset)).cause(cause);
+    let start = usize::try_from(frame.offset).unwrap_or(usize::MAX);
+    let len = usize::try_from(frame.sealed_len).unwrap_or(usize::MAX);
+    let mut sealed = pack.get(start..start.saturating_add(len)).unwrap_or_default().to_vec();
+    let body =
+        opener.unseal(frame.offset, frame.kind, frame.plain_len, &frame.extension, &mut sealed).map_err(damaged)?;
+    let mut plain = Vec::new();
+    if frame.kind == FrameKind::Delta {
+        let lineage = Lineage::decode(&frame.extension).map_err(|cause| damaged(cause.into()))?;
+        plain = pack_reader::undo(frame.plain_len, body, &source.base(&lineage)?.bytes).map_err(damaged)?;
+    } else {
+        pack_reader::unpack(frame.kind, frame.plain_len, body, &mut plain).map_err(damaged)?;
+    }
+    pack_reader::verify_chunks(frame, &plain, keys).map_err(damaged)?;
+    if needed.iter().all(|needed| *needed) {
+        return Ok(PackedFrame {
+            kind: frame.kind,
+            plain_len: frame.plain_len,
+            bytes: body.to_vec(),
+            chunks: frame.chunks.clone(),
+            extension: frame.extension.clone(),
+            features: Vec::new(),
+        });
+    }
+    let (plain, chunks) = without(&plain, &frame.chunks, needed);
+    Ok(together(plain, chunks, compress::LEVEL))
 }
 
 fn without(plain: &[u8], chunks: &[(ChunkId, u64)], needed: &[bool]) -> (Vec<u8>, Vec<(ChunkId, u64)>) {
