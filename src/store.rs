@@ -15,6 +15,7 @@ pub mod pack_writer;
 pub mod prune;
 mod repository;
 pub mod retired;
+pub mod salvage;
 pub mod session;
 mod writer;
 
@@ -23,7 +24,7 @@ pub use frame_maker::{DeltaPolicy, Outcome, PackedFrame};
 pub use keyring::{KeyInfo, Unlock};
 pub use pack::Role;
 pub use repository::{Repository, exists};
-pub use writer::{Offered, PutSummary, Writer, avoid_retired};
+pub use writer::{Offered, PutSummary, Writer};
 
 use crate::error::Result;
 use crate::id::ChunkId;

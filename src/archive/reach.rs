@@ -147,7 +147,7 @@ impl Walk<'_> {
     }
 }
 
-fn tree_key(content: &Content) -> [u8; 32] {
+pub(super) fn tree_key(content: &Content) -> [u8; 32] {
     let mut w = Writer::new();
     content.encode(&mut w);
     *blake3::hash(&w.into_bytes()).as_bytes()

@@ -9,8 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
 use crate::observer::{Context, Problem};
 use crate::storage::ObjectKey;
+use crate::store::Repository;
 use crate::store::session::Session;
-use crate::store::{Repository, avoid_retired};
 
 /// A published snapshot and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,10 +125,16 @@ pub fn publish(
 ) -> Result<SnapshotId> {
     let record = serde_json::to_vec(snapshot)
         .map_err(|cause| Error::new(ErrorKind::Bug, "The snapshot record can't be encoded").cause(cause))?;
-    if !session.stands()? {
-        session = Session::begin(repository, "backup", context)?;
-        if !is_whole(repository, snapshot, context)? {
-            return Err(taken_for_dead());
+    // Whatever was counted as stored by what is not certain any more is looked for again.
+    while !session.stands()? || session.has_learned()? {
+        if session.stands()? {
+            session.settle(context)?;
+        } else {
+            session = Session::begin(repository, "backup", context)?;
+            session.avoid_retired(context)?;
+        }
+        if !reach::is_whole(repository, snapshot, context)? {
+            return Err(taken_away());
         }
     }
     let id = match repository.publish_snapshot(&record, context) {
@@ -138,7 +144,13 @@ pub fn publish(
             return Err(error);
         }
     };
-    let confirmed = session.stands().and_then(|stands| Ok(stands || is_whole(repository, snapshot, context)?));
+    let confirmed = session.stands().and_then(|stands| {
+        if stands {
+            return Ok(true);
+        }
+        session.avoid_retired(context)?;
+        reach::is_whole(repository, snapshot, context)
+    });
     let confirmed = confirmed.map_err(|cause| {
         Error::new(cause.kind(), format!("Snapshot {} was published, but can't be confirmed", id.short()))
             .cause(cause)
@@ -146,21 +158,17 @@ pub fn publish(
     })?;
     if !confirmed {
         repository.storage().delete(&ObjectKey::Snapshot(id))?;
-        return Err(taken_for_dead());
+        return Err(taken_away());
     }
     session.end();
     Ok(id)
 }
 
-fn taken_for_dead() -> Error {
-    Error::new(ErrorKind::Storage, "Another run took this one for dead and gave its space back: nothing was published")
-        .hint("Run it again; if it happens again, look whether this machine was stopped for long, or its clock jumped")
-}
-
-/// Whether all that a snapshot refers to is there to stay.
-fn is_whole(repository: &Repository, snapshot: &Snapshot, context: &Context<'_>) -> Result<bool> {
-    avoid_retired(repository, context)?;
-    reach::is_whole(repository, snapshot, context)
+fn taken_away() -> Error {
+    Error::new(ErrorKind::Storage, "What was counted as stored was given back meanwhile: nothing was published").hint(
+        "Run it again; if it happens again, look whether this machine was stopped for long or its clock jumped, so that \
+         another one took the run for dead",
+    )
 }
 
 /// What records of all versions have; it is looked at before fields that may mean something else by then.

@@ -11,7 +11,7 @@ mod reclaim;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -109,6 +109,16 @@ pub struct Index {
     pub is_new: bool,
     /// Some packs are not to be relied on.
     has_aside: AtomicBool,
+    /// How often something was taken in that this process did not store itself.
+    learned: AtomicU64,
+}
+
+/// How far an index has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexState {
+    learned: u64,
+    /// Changes when another process changes the file.
+    file_version: i64,
 }
 
 fn failed(cause: rusqlite::Error) -> Error {
@@ -147,7 +157,13 @@ impl Index {
             }
             other => other.map_err(failed)?,
         };
-        Ok(Self { connection: Mutex::new(connection), path: Some(path), is_new, has_aside: AtomicBool::new(false) })
+        Ok(Self {
+            connection: Mutex::new(connection),
+            path: Some(path),
+            is_new,
+            has_aside: AtomicBool::new(false),
+            learned: AtomicU64::new(0),
+        })
     }
 
     /// An index that lives in memory: for tests and for readers without a cache.
@@ -157,7 +173,13 @@ impl Index {
     pub fn in_memory() -> Result<Self> {
         let connection = Connection::open_in_memory().map_err(failed)?;
         connection.execute_batch(SCHEMA).map_err(failed)?;
-        Ok(Self { connection: Mutex::new(connection), path: None, is_new: true, has_aside: AtomicBool::new(false) })
+        Ok(Self {
+            connection: Mutex::new(connection),
+            path: None,
+            is_new: true,
+            has_aside: AtomicBool::new(false),
+            learned: AtomicU64::new(0),
+        })
     }
 
     /// Opens the file, and makes its tables if it has none. Of several processes that meet a new file one makes them.
@@ -206,6 +228,16 @@ impl Index {
             transaction.commit()
         });
         written.map_err(|cause| self.failed(cause))
+    }
+
+    /// How far it has come: two states that are equal say that nothing was learned in between but what this process stored.
+    ///
+    /// # Errors
+    /// From SQLite, as everything below.
+    pub fn state(&self) -> Result<IndexState> {
+        let file_version = self.lock().pragma_query_value(None, "data_version", |row| row.get(0));
+        let file_version = file_version.map_err(|cause| self.failed(cause))?;
+        Ok(IndexState { learned: self.learned.load(Ordering::Relaxed), file_version })
     }
 
     /// The segments that were taken in.
@@ -268,6 +300,7 @@ impl Index {
         if segments.is_empty() {
             return Ok(());
         }
+        self.learned.fetch_add(1, Ordering::Relaxed);
         self.write(|transaction| intake::insert_segments(transaction, segments))
     }
 
@@ -279,6 +312,7 @@ impl Index {
         if packs.is_empty() {
             return Ok(());
         }
+        self.learned.fetch_add(1, Ordering::Relaxed);
         self.write(|transaction| intake::insert_packs(transaction, packs))
     }
 
@@ -395,6 +429,7 @@ impl Index {
         if !are_any {
             return Ok(());
         }
+        self.learned.fetch_add(1, Ordering::Relaxed);
         self.write(|transaction| {
             transaction.execute("INSERT OR IGNORE INTO chunks SELECT id, frame, offset, len FROM orphans", [])?;
             transaction.execute("DELETE FROM orphans", [])?;

@@ -8,6 +8,7 @@ mod decide;
 mod rewrite;
 mod segments;
 
+pub(super) use self::segments::unlist;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -104,7 +105,7 @@ pub fn run(
         }
     }
     run.release_others()?;
-    run.join_segments()?;
+    run.summary.segments_joined = segments::join(repository, context)?;
     Ok(run.summary)
 }
 
@@ -164,17 +165,19 @@ impl Run<'_> {
         for packs in packs.chunks(retired::RETIRED_COUNT_MAX) {
             let list = self.retire(packs)?;
             let packs: HashSet<PackId> = packs.iter().copied().collect();
-            let reclaimed = self.await_writers().and_then(|ended| {
-                if ended {
+            let awaited = await_writers(self.repository, self.options.wait, self.context);
+            let reclaimed = awaited.and_then(|left| {
+                if left.is_empty() {
                     let doomed = self.judge(list, &packs)?;
                     self.delete(&doomed)?;
                 }
-                Ok(ended)
+                Ok(left)
             });
             match reclaimed {
-                Ok(ended) => {
+                Ok(left) => {
                     self.release(list)?;
-                    if !ended {
+                    if !left.is_empty() {
+                        self.summary.writers_waited_for = left;
                         return Ok(false);
                     }
                 }
@@ -195,32 +198,6 @@ impl Run<'_> {
         self.make_room(|| retired::publish(self.repository, packs, self.context))
     }
 
-    /// Waits for all writers that show now, who may not have seen the list. False if they run too long.
-    fn await_writers(&mut self) -> Result<bool> {
-        let mut awaited: Option<HashSet<SessionId>> = None;
-        let mut waited = Duration::ZERO;
-        loop {
-            let living = session::list_living(self.repository, self.context)?;
-            let awaited = awaited.get_or_insert_with(|| living.iter().map(|session| session.id).collect());
-            let left: Vec<String> = living
-                .iter()
-                .filter(|session| awaited.contains(&session.id))
-                .map(session::SeenSession::describe)
-                .collect();
-            if left.is_empty() {
-                return Ok(true);
-            }
-            if waited >= self.options.wait {
-                self.summary.writers_waited_for = left;
-                return Ok(false);
-            }
-            self.context.observer.stage(&format!("Waiting for {}", left.join(", ")));
-            self.context.go_on()?;
-            pipeline::pause(LOOK_EVERY);
-            waited += LOOK_EVERY;
-        }
-    }
-
     /// Those of `packs`, which are on the own list, that no snapshot needs that is published by now.
     fn judge(&mut self, list: RetiredId, packs: &HashSet<PackId>) -> Result<Vec<(PackId, u64)>> {
         self.context.observer.stage("Looking again at what is needed");
@@ -238,7 +215,7 @@ impl Run<'_> {
         }
         self.context.observer.stage("Deleting packs");
         let ids: Vec<PackId> = doomed.iter().map(|(id, _)| *id).collect();
-        self.unlist(&ids)?;
+        unlist(self.repository, &ids, self.context)?;
         for (id, len) in doomed {
             self.context.go_on()?;
             self.deletes = true;
@@ -290,8 +267,30 @@ impl Run<'_> {
     }
 }
 
+/// Waits for all writers that show now, who may not have seen the newest list. Gives those that ran for longer than `wait`.
+///
+/// # Errors
+/// From storage and index, and when the run is asked to stop.
+pub(super) fn await_writers(repository: &Repository, wait: Duration, context: &Context<'_>) -> Result<Vec<String>> {
+    let mut awaited: Option<HashSet<SessionId>> = None;
+    let mut waited = Duration::ZERO;
+    loop {
+        let living = session::list_living(repository, context)?;
+        let awaited = awaited.get_or_insert_with(|| living.iter().map(|session| session.id).collect());
+        let left: Vec<String> =
+            living.iter().filter(|session| awaited.contains(&session.id)).map(session::SeenSession::describe).collect();
+        if left.is_empty() || waited >= wait {
+            return Ok(left);
+        }
+        context.observer.stage(&format!("Waiting for {}", left.join(", ")));
+        context.go_on()?;
+        pipeline::pause(LOOK_EVERY);
+        waited += LOOK_EVERY;
+    }
+}
+
 /// Deletes an object that somebody else may have deleted.
-fn delete(repository: &Repository, key: &ObjectKey) -> Result<()> {
+pub(super) fn delete(repository: &Repository, key: &ObjectKey) -> Result<()> {
     match repository.storage().delete(key) {
         Err(error) if error.kind() != StorageErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),

@@ -3,7 +3,7 @@
 
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 
 pub use self::process::Process;
 use super::envelope::{ObjectType, no_random};
+use super::index::IndexState;
 use super::repository::Repository;
+use super::retired;
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::SessionId;
+use crate::id::{PackId, SessionId};
 use crate::observer::Context;
 use crate::pipeline::{self, Sender, Worker};
 use crate::storage::{ObjectKey, ObjectKind, StorageErrorKind};
@@ -48,6 +50,9 @@ pub struct Session {
     id: SessionId,
     signs: Option<(Sender<()>, Worker)>,
     is_left: bool,
+    /// What was on lists when it looked, and how far the index had come then.
+    avoided: HashSet<PackId>,
+    index_state: Option<IndexState>,
 }
 
 impl Session {
@@ -64,7 +69,14 @@ impl Session {
             process: Process::this(),
         };
         put(repository, id, 0, &record)?;
-        let mut session = Self { repository: repository.clone(), id, signs: None, is_left: false };
+        let mut session = Self {
+            repository: repository.clone(),
+            id,
+            signs: None,
+            is_left: false,
+            avoided: HashSet::new(),
+            index_state: None,
+        };
         let (stop, stopped) = pipeline::bounded::<()>(0);
         let repository = repository.clone();
         let signs = Worker::spawn("session", move || {
@@ -87,6 +99,38 @@ impl Session {
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// From now on the index counts nothing as stored that is on its way out, nor what is not there. True if packs were
+    /// lost.
+    ///
+    /// # Errors
+    /// From storage and index.
+    pub fn avoid_retired(&mut self, context: &Context<'_>) -> Result<bool> {
+        let lists = retired::list(&self.repository)?;
+        self.avoided = lists.into_iter().flat_map(|list| list.packs).collect();
+        self.settle(context)
+    }
+
+    /// Looks again at what is there, and still relies on nothing that was on a list when this session began to look.
+    ///
+    /// # Errors
+    /// From storage and index.
+    pub fn settle(&mut self, context: &Context<'_>) -> Result<bool> {
+        let has_lost_packs = self.repository.settle(context)?;
+        let index = self.repository.index();
+        index.set_aside(&self.avoided)?;
+        self.index_state = Some(index.state()?);
+        Ok(has_lost_packs)
+    }
+
+    /// Whether the index learned of packs since this session looked: of another process of this machine, or out of an index
+    /// segment. It may have heard of them before they went.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn has_learned(&self) -> Result<bool> {
+        Ok(self.index_state != Some(self.repository.index().state()?))
     }
 
     /// Whether nobody has taken this writer for dead. If somebody has, whatever it relies on may be gone since.

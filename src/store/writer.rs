@@ -16,7 +16,6 @@ use super::index_segment::{self, PackEntry};
 use super::pack::{FRAME_CHUNK_COUNT_MAX, FrameKind, Role};
 use super::pack_writer::{FinishedPack, PackWriter};
 use super::repository::Repository;
-use super::retired;
 use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
@@ -104,8 +103,13 @@ pub struct PutSummary {
 impl Writer {
     pub(super) fn new(repository: Repository, rehearsal: bool, context: &Context<'_>) -> Result<Self> {
         // In this order, or a pack could go between being looked at and being relied on (format-spec 11).
-        let session = if rehearsal { None } else { Some(Session::begin(&repository, "backup", context)?) };
-        let has_lost_packs = avoid_retired(&repository, context)?;
+        let (session, has_lost_packs) = if rehearsal {
+            (None, repository.settle(context)?)
+        } else {
+            let mut session = Session::begin(&repository, "backup", context)?;
+            let has_lost_packs = session.avoid_retired(context)?;
+            (Some(session), has_lost_packs)
+        };
         let shared = Arc::new(Shared { rehearsal, ..Shared::default() });
         if !rehearsal {
             adopt(&repository, &shared)?;
@@ -270,17 +274,6 @@ impl Writer {
         self.report(context);
         Ok(self.session.take())
     }
-}
-
-/// From now on the index counts nothing as stored that is on its way out, nor what is not there. True if packs were lost.
-///
-/// # Errors
-/// From storage and index.
-pub fn avoid_retired(repository: &Repository, context: &Context<'_>) -> Result<bool> {
-    let lists = retired::list(repository)?;
-    let has_lost_packs = repository.settle(context)?;
-    repository.index().set_aside(&lists.into_iter().flat_map(|list| list.packs).collect())?;
-    Ok(has_lost_packs)
 }
 
 impl Drop for Writer {

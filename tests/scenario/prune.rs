@@ -193,26 +193,40 @@ fn a_writer_that_was_taken_for_dead_publishes_nothing_that_is_gone() {
     let world = World::new();
     let writer = shelf::open(&storage, &unlock, None).unwrap();
     // It finds the second night stored, and relies on it.
-    let result = shelf::save_and_meanwhile(&writer, &world, &shelf::state(2), 3, || {
-        let pruner = shelf::open(&storage, &unlock, None).unwrap();
-        for row in storage.list(ObjectKind::Session).unwrap() {
-            storage.delete(&row.key).unwrap();
-        }
-        forget_but(&pruner, |_| false);
-        assert!(prune(&pruner, EVERYTHING).unwrap().packs_deleted > 0);
-    });
+    let result = shelf::save_and_meanwhile(
+        &writer,
+        &world,
+        &shelf::state(2),
+        3,
+        || (),
+        || {
+            let pruner = shelf::open(&storage, &unlock, None).unwrap();
+            for row in storage.list(ObjectKind::Session).unwrap() {
+                storage.delete(&row.key).unwrap();
+            }
+            forget_but(&pruner, |_| false);
+            assert!(prune(&pruner, EVERYTHING).unwrap().packs_deleted > 0);
+        },
+    );
     let error = result.unwrap_err();
-    assert!(error.to_string().contains("took this one for dead"), "{error:?}");
+    assert!(error.to_string().contains("given back meanwhile"), "{error:?}");
     holds(&storage, &unlock, None, &[], "nothing was published");
     shelf::save(&shelf::open(&storage, &unlock, None).unwrap(), &world, &shelf::state(2), 3).unwrap();
     holds(&storage, &unlock, None, &[shelf::state(2)], "again");
     // One that was ended too early and lost nothing is none the worse.
     let repository = shelf::open(&storage, &unlock, None).unwrap();
-    shelf::save_and_meanwhile(&repository, &world, &shelf::state(3), 4, || {
-        for row in storage.list(ObjectKind::Session).unwrap() {
-            storage.delete(&row.key).unwrap();
-        }
-    })
+    shelf::save_and_meanwhile(
+        &repository,
+        &world,
+        &shelf::state(3),
+        4,
+        || (),
+        || {
+            for row in storage.list(ObjectKind::Session).unwrap() {
+                storage.delete(&row.key).unwrap();
+            }
+        },
+    )
     .unwrap();
     holds(&storage, &unlock, None, &[2, 3].map(shelf::state), "ended and lost nothing");
     assert_eq!(count(&storage, ObjectKind::Session), 0);
@@ -269,4 +283,29 @@ fn many_small_packs_and_segments_become_few() {
         "{packs} to {packs_now}, {segments} to {segments_now}"
     );
     holds(&storage, &unlock, None, &(1..=40).map(state).collect::<Vec<_>>(), "joined");
+}
+
+#[test]
+fn packs_that_the_index_hears_of_when_they_are_gone_are_not_relied_on() {
+    let (storage, unlock) = after_nights(2);
+    let cache = TempDir::new().unwrap();
+    let pruner = shelf::open(&storage, &unlock, None).unwrap();
+    let packs = storage.list(ObjectKind::Pack).unwrap();
+    let read = |row: &compline::storage::Listed| match row.key {
+        ObjectKey::Pack(id) => pruner.read_pack_entry(id, row.len).unwrap(),
+        _ => unreachable!(),
+    };
+    let entries: Vec<_> = packs.iter().map(read).collect();
+    forget_but(&pruner, |_| false);
+    prune(&pruner, EVERYTHING).unwrap();
+    // Another process of this machine read the footers before, and takes them in only now.
+    let late = || shelf::open(&storage, &unlock, Some(cache.path())).unwrap().index().add_packs(&entries).unwrap();
+    let writer = shelf::open(&storage, &unlock, Some(cache.path())).unwrap();
+    let world = World::new();
+    let error = shelf::save_and_meanwhile(&writer, &world, &shelf::state(2), 3, late, || ()).unwrap_err();
+    assert!(error.to_string().contains("given back meanwhile"), "{error:?}");
+    holds(&storage, &unlock, None, &[], "nothing was published");
+    let writer = shelf::open(&storage, &unlock, Some(cache.path())).unwrap();
+    shelf::save(&writer, &world, &shelf::state(2), 3).unwrap();
+    holds(&storage, &unlock, Some(&cache), &[shelf::state(2)], "again");
 }

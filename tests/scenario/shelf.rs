@@ -112,18 +112,21 @@ pub fn save_cut(
     archive.publish(&snapshot(world, record, night))
 }
 
-/// The same, with something that happens when everything is captured and nothing is published.
+/// The same, with something that happens when the writer has begun, and something when everything is captured and nothing
+/// is published.
 pub fn save_and_meanwhile(
     repository: &Repository,
     world: &World,
     state: &State,
     night: u64,
-    meanwhile: impl FnOnce(),
+    first: impl FnOnce(),
+    then: impl FnOnce(),
 ) -> Result<SnapshotId> {
     let parent = parent(repository, world)?;
     let mut archive = ArchiveWriter::new(repository, false, Vec::new(), world.context())?;
+    first();
     let record = component(&mut archive, world, state, Profile::named("db-page").unwrap(), parent)?;
-    meanwhile();
+    then();
     archive.publish(&snapshot(world, record, night))
 }
 
