@@ -13,7 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::units;
+use crate::units::{self, Span};
 
 mod secret;
 mod shape;
@@ -188,6 +188,12 @@ impl Settings {
     #[must_use]
     pub fn duration(&self, key: &str) -> Option<Duration> {
         units::parse_duration(&self.text(key)?)
+    }
+
+    /// The span of the calendar at `key`.
+    #[must_use]
+    pub fn span(&self, key: &str) -> Option<Span> {
+        units::parse_span(&self.text(key)?)
     }
 
     /// The size at `key`, in bytes.

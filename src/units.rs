@@ -2,7 +2,11 @@
 //!
 //! Parsing is exact (no floating point): `1.5MiB` is 1,572,864 bytes. `KiB` and `K` are 1024, `KB` is 1000.
 
+mod span;
+
 use std::time::Duration;
+
+pub use span::{SPAN_PATTERN, SPAN_SYNTAX, Span, parse_span};
 
 const SIZE_UNITS: &[(&str, u64)] = &[
     ("", 1),

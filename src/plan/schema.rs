@@ -36,6 +36,7 @@ fn definitions() -> Value {
     let text = || json!({ "type": "string", "minLength": 1 });
     json!({
         "duration": { "type": "string", "pattern": units::DURATION_PATTERN },
+        "span": { "type": "string", "pattern": units::SPAN_PATTERN },
         "size": { "type": "string", "pattern": units::SIZE_PATTERN },
         "argv": argv,
         "secret": {
@@ -99,6 +100,7 @@ fn shape(shape: &Shape) -> Map<String, Value> {
         Shape::Integer => json!({ "type": "integer" }),
         Shape::Boolean => json!({ "type": "boolean" }),
         Shape::Duration => json!({ "$ref": "#/$defs/duration" }),
+        Shape::Span => json!({ "$ref": "#/$defs/span" }),
         Shape::Size => json!({ "$ref": "#/$defs/size" }),
         Shape::Secret => json!({ "$ref": "#/$defs/secret" }),
         Shape::Argv => json!({ "$ref": "#/$defs/argv" }),

@@ -41,6 +41,8 @@ pub enum Shape {
     Boolean,
     /// A text such as `5m`.
     Duration,
+    /// A text such as `6mo`: a span of the calendar.
+    Span,
     /// A text such as `64KiB`.
     Size,
     /// A command: a list of texts, the first of which is the program.
@@ -82,13 +84,19 @@ pub(super) fn complaint(node: &Node, shape: &Shape) -> Option<Complaint> {
         (Shape::Duration, Node::Text(text)) if units::parse_duration(text).is_none() => {
             fault(format!("has \"{text}\", which is not a duration"), &format!("Write {}", units::DURATION_SYNTAX))
         }
+        (Shape::Span, Node::Text(text)) if units::parse_span(text).is_none() => {
+            fault(format!("has \"{text}\", which is not a span of time"), &format!("Write {}", units::SPAN_SYNTAX))
+        }
         (Shape::Size, Node::Text(text)) if units::parse_size(text).is_none() => {
             fault(format!("has \"{text}\", which is not a size"), &format!("Write {}", units::SIZE_SYNTAX))
         }
         (Shape::OneOf(words), Node::Text(text)) if !words.contains(&text.as_str()) => {
             fault(unknown_word(text, words), &format!("Write one of {}", listing(words)))
         }
-        (Shape::Text | Shape::Duration | Shape::Size | Shape::OneOf(_) | Shape::TextOrList, Node::Text(_))
+        (
+            Shape::Text | Shape::Duration | Shape::Span | Shape::Size | Shape::OneOf(_) | Shape::TextOrList,
+            Node::Text(_),
+        )
         | (Shape::Integer, Node::Integer(_))
         | (Shape::Boolean, Node::Boolean(_))
         | (Shape::Table(_), Node::Table(_))
@@ -109,6 +117,7 @@ pub(super) fn complaint(node: &Node, shape: &Shape) -> Option<Complaint> {
         (Shape::Integer, _) => wanted("a whole number", "Write digits without quotes"),
         (Shape::Boolean, _) => wanted("true or false", "Write it without quotes"),
         (Shape::Duration, _) => wanted("a duration", "Write a text: \"30s\", \"5m\", \"2h\", \"1d\""),
+        (Shape::Span, _) => wanted("a span of time", "Write a text: \"12h\", \"2d\", \"6mo\""),
         (Shape::Size, _) => wanted("a size", "Write a text: \"64KiB\", \"1.5MiB\""),
         (Shape::Argv, _) => wanted("a command", ARGV_HINT),
         (Shape::ArgvList, _) => wanted("a list of commands", "Write a list of lists: [[\"program\", \"argument\"]]"),
