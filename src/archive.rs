@@ -13,6 +13,7 @@ pub mod path;
 pub mod posix;
 pub mod reach;
 pub mod reader;
+pub mod relabel;
 pub mod restore;
 pub mod snapshot;
 pub mod snapshots;

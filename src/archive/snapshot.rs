@@ -173,6 +173,12 @@ pub struct Snapshot {
     /// Labels.
     #[serde(default)]
     pub tags: Vec<String>,
+    /// Whether it is kept until it is unpinned, whatever the rules of retention say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
+    /// The id under which it was published first, if its record was written again since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<SnapshotId>,
     /// The snapshot it was compared with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<SnapshotId>,

@@ -212,7 +212,17 @@ fn latest(snapshots: &[Published]) -> impl Iterator<Item = &Published> {
 }
 
 fn by_prefix<'p>(snapshots: &'p [Published], prefix: &str) -> Result<&'p Published> {
-    let mut found = snapshots.iter().filter(|published| published.id.to_hex().starts_with(prefix));
+    let ids: Vec<SnapshotId> = snapshots.iter().map(|published| published.id).collect();
+    let id = one_by_prefix(&ids, prefix)?;
+    Ok(snapshots.iter().find(|published| published.id == id).expect("cannot fail because the id is one of theirs"))
+}
+
+/// The one of `ids` that begins with `prefix`.
+///
+/// # Errors
+/// `NotFound` or `Ambiguous`.
+pub fn one_by_prefix(ids: &[SnapshotId], prefix: &str) -> Result<SnapshotId> {
+    let mut found = ids.iter().filter(|id| id.to_hex().starts_with(prefix));
     let Some(first) = found.next() else {
         return Err(Error::new(ErrorKind::NotFound, format!("No snapshot has an id that begins with {prefix}"))
             .hint("`compline snapshots` lists what there is"));
@@ -221,7 +231,7 @@ fn by_prefix<'p>(snapshots: &'p [Published], prefix: &str) -> Result<&'p Publish
         return Err(Error::new(ErrorKind::Ambiguous, format!("Several snapshots have ids that begin with {prefix}"))
             .hint("Give more digits"));
     }
-    Ok(first)
+    Ok(*first)
 }
 
 /// The snapshot that a new one of `component` is compared with: the newest of the same platform and host that committed it.
@@ -249,6 +259,8 @@ mod tests {
             finished_at: time,
             status,
             tags: vec![tag.to_owned()],
+            pinned: false,
+            original: None,
             parent: None,
             tool: "test".to_owned(),
             components: Vec::new(),

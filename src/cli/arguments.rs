@@ -176,6 +176,9 @@ pub(super) struct Backup {
     /// Label the snapshot (may be given again)
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
+    /// Keep the snapshot until it is unpinned, whatever the rules of retention say
+    #[arg(long)]
+    pub pin: bool,
     /// Host that the snapshot is of (default: this one)
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,

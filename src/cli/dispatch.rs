@@ -164,6 +164,7 @@ impl Session<'_> {
             host: options.host.clone().unwrap_or_else(render::host_name),
             user: render::user_name(),
             tags: options.tags.clone(),
+            pin: options.pin,
             time: options.time.as_deref().map(time).transpose()?,
         };
         let target = self.target()?;

@@ -66,6 +66,8 @@ pub struct Labels {
     pub user: String,
     /// Labels.
     pub tags: Vec<String>,
+    /// Whether retention has to leave it alone until it is unpinned.
+    pub pin: bool,
     /// Nominal time, if not now.
     pub time: Option<Timestamp>,
 }
@@ -284,6 +286,8 @@ pub fn run(app: App<'_>, target: &Target, work: Work<'_>, labels: &Labels, rehea
         finished_at: app.context.clock.now(),
         status: status_of(&records, left_out),
         tags: labels.tags.clone(),
+        pinned: labels.pin,
+        original: None,
         parent,
         tool: TOOL.to_owned(),
         components: records,

@@ -486,6 +486,18 @@ impl Repository {
             .map_err(|cause| Error::stored(format!("Snapshot {}", id.short()), cause.is_newer()).cause(cause))
     }
 
+    /// Removes a snapshot; its chunks stay until they are reclaimed. False if it was gone already.
+    ///
+    /// # Errors
+    /// From the storage.
+    pub fn remove_snapshot(&self, id: SnapshotId) -> Result<bool> {
+        match self.storage().delete(&ObjectKey::Snapshot(id)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == StorageErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// A writer of new chunks. In a rehearsal everything is done but the storing.
     ///
     /// # Errors

@@ -261,6 +261,11 @@ pub fn pack_of_one_delta(target: &[u8], delta: &[u8], sealed: &Lineage, listed: 
 
 pub const SNAPSHOT_MINIMAL: &str = r#"{"format":1,"platform":"","host":"h","user":"u","time":"2026-09-21T00:10:00Z","finished_at":"2026-09-21T00:11:00Z","status":"complete","tags":[],"tool":"compline 0.1.0","components":[]}"#;
 
+fn snapshot_labelled() -> String {
+    let labels = format!(r#""tags":["pre-upgrade"],"pinned":true,"original":"{}","#, "cd".repeat(32));
+    SNAPSHOT_MINIMAL.replace(r#""tags":[],"#, &labels)
+}
+
 fn snapshot_full() -> String {
     let root = to_hex(&encoded(|w| entry(b"db", EntryKind::Directory(content(0, &[(3, 90)]))).encode(w)));
     format!(
@@ -377,6 +382,7 @@ fn archive_records() -> Vec<Vector> {
             encoded(|w| Table { level: 2, id: id(1), row_count: 301, content_len: 1 << 33 }.encode(w)),
         ),
         vector("snapshot-minimal", Value::Null, SNAPSHOT_MINIMAL.as_bytes().to_vec()),
+        vector("snapshot-labelled", Value::Null, snapshot_labelled().into_bytes()),
         vector("snapshot-full", Value::Null, snapshot_full().into_bytes()),
     ]
 }

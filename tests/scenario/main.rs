@@ -17,6 +17,7 @@ mod damage;
 mod deltas;
 mod incremental;
 mod kill;
+mod labels;
 mod lost_bases;
 mod model;
 mod prune;

@@ -191,6 +191,8 @@ fn snapshot(world: &World, record: ComponentRecord, night: u64) -> Snapshot {
         finished_at: now,
         status: Status::Complete,
         tags: vec!["tag-of-test".to_owned()],
+        pinned: false,
+        original: None,
         parent: None,
         tool: "test".to_owned(),
         components: vec![record],

@@ -459,6 +459,8 @@ fn real_night(stage: &Stage, repository: &Repository, component: &dyn Component)
         finished_at: now,
         status: Status::Complete,
         tags: vec![],
+        pinned: false,
+        original: None,
         parent: None,
         tool: "test".into(),
         components: vec![record(&captured, Some(&finished.root))],
