@@ -15,6 +15,7 @@ pub mod reach;
 pub mod reader;
 pub mod relabel;
 pub mod restore;
+pub mod retention;
 pub mod snapshot;
 pub mod snapshots;
 pub mod table;

@@ -82,25 +82,44 @@ pub(super) const COMPONENT: &[Field] = &[
 pub(super) const ENABLED: &[Field] =
     &[Field::required("command", Shape::Argv, "A command that exits 0 where the component exists")];
 
+/// What snapshots can be grouped by.
+pub(super) const GROUP_WORDS: [&str; 4] = crate::archive::retention::group::GroupBy::WORDS;
+
 const RETENTION: &[Field] = &[
-    Field::required("keep", Shape::Table(KEEP), "How many snapshots to keep, the newest of each period"),
+    Field::required("keep", Shape::Table(KEEP), "How many snapshots to keep, the newest of each period; -1 are all"),
     Field::optional("keep_tags", Shape::TextList, "Snapshots with one of these tags are kept forever"),
     Field::optional(
         "only_complete",
         Shape::Boolean,
         "Whether only complete snapshots count, so that a partial one never displaces one; true if not given",
     ),
+    Field::optional(
+        "group_by",
+        Shape::TextList,
+        "Among which snapshots the rules choose: those equal in \"platform\", \"host\", \"components\" (the default) or \"tags\"",
+    ),
 ];
 
 /// `[retention] keep`.
 pub(super) const KEEP: &[Field] = &[
     Field::optional("last", Shape::Integer, "The newest ones"),
+    Field::optional("minutely", Shape::Integer, "One for each of so many minutes"),
     Field::optional("hourly", Shape::Integer, "One for each of so many hours"),
     Field::optional("daily", Shape::Integer, "One for each of so many days"),
     Field::optional("weekly", Shape::Integer, "One for each of so many weeks"),
     Field::optional("monthly", Shape::Integer, "One for each of so many months"),
+    Field::optional("quarter_yearly", Shape::Integer, "One for each of so many quarters"),
+    Field::optional("half_yearly", Shape::Integer, "One for each of so many half-years"),
     Field::optional("yearly", Shape::Integer, "One for each of so many years"),
-    Field::optional("within", Shape::Duration, "All that are younger than this"),
+    Field::optional("within", Shape::Span, "All that are younger than this, counted from the newest"),
+    Field::optional("within_minutely", Shape::Span, "One for each minute so far back from the newest"),
+    Field::optional("within_hourly", Shape::Span, "One for each hour"),
+    Field::optional("within_daily", Shape::Span, "One for each day"),
+    Field::optional("within_weekly", Shape::Span, "One for each week"),
+    Field::optional("within_monthly", Shape::Span, "One for each month"),
+    Field::optional("within_quarter_yearly", Shape::Span, "One for each quarter"),
+    Field::optional("within_half_yearly", Shape::Span, "One for each half-year"),
+    Field::optional("within_yearly", Shape::Span, "One for each year"),
 ];
 
 #[cfg(test)]

@@ -1,31 +1,18 @@
-//! Which snapshots are to be kept.
+//! Which snapshots are to be kept: `[retention]` of a plan, as the rules that `archive::retention` decides by.
 
-use std::time::Duration;
-
+use super::fields::GROUP_WORDS;
+use crate::archive::retention::group::GroupBy;
+use crate::archive::retention::{Count, Period, Policy};
 use crate::error::Result;
-use crate::settings::Settings;
+use crate::settings::{Settings, listing};
 
-/// `[retention]` of a plan. A snapshot is kept if any of the rules wants it.
+/// `[retention]` of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
-    /// The newest ones.
-    pub last: u32,
-    /// One for each of so many hours that have one.
-    pub hourly: u32,
-    /// One for each of so many days.
-    pub daily: u32,
-    /// One for each of so many weeks.
-    pub weekly: u32,
-    /// One for each of so many months.
-    pub monthly: u32,
-    /// One for each of so many years.
-    pub yearly: u32,
-    /// All that are younger.
-    pub within: Option<Duration>,
-    /// Those with one of these tags.
-    pub keep_tags: Vec<String>,
-    /// Count complete snapshots only.
-    pub only_complete: bool,
+    /// The rules.
+    pub policy: Policy,
+    /// Among which snapshots they choose.
+    pub group_by: GroupBy,
 }
 
 impl Retention {
@@ -34,31 +21,45 @@ impl Retention {
         let Some(keep) = settings.table("keep") else {
             return Err(settings.error("keep", "is missing"));
         };
-        let retention = Self {
-            last: count(&keep, "last")?,
-            hourly: count(&keep, "hourly")?,
-            daily: count(&keep, "daily")?,
-            weekly: count(&keep, "weekly")?,
-            monthly: count(&keep, "monthly")?,
-            yearly: count(&keep, "yearly")?,
-            within: keep.duration("within"),
-            keep_tags: settings.text_list("keep_tags"),
+        let mut policy = Policy {
+            within: keep.span("within"),
+            tags: settings.text_list("keep_tags"),
             only_complete: settings.boolean("only_complete").unwrap_or(true),
+            ..Policy::default()
         };
-        if retention.keeps_nothing() {
+        for period in Period::ALL {
+            let name = period.name().replace('-', "_");
+            if let Some(number) = keep.integer(&name) {
+                policy.counts.push((period, count(&keep, &name, number)?));
+            }
+            if let Some(span) = keep.span(&format!("within_{name}")) {
+                policy.within_periods.push((period, span));
+            }
+        }
+        // Tags alone are no retention: the night that nobody tagged would be gone the next.
+        if !policy.has_rules_of_time() {
             let error = settings.error("keep", "would keep no snapshot at all");
             return Err(error.hint("Give at least one rule, such as keep = { last = 3, daily = 14 }"));
         }
-        Ok(retention)
-    }
-
-    fn keeps_nothing(&self) -> bool {
-        let counts = [self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly];
-        counts.iter().all(|count| *count == 0) && self.within.is_none_or(|within| within.is_zero())
+        Ok(Self { policy, group_by: group_by(settings)? })
     }
 }
 
-fn count(settings: &Settings, key: &str) -> Result<u32> {
-    u32::try_from(settings.integer(key).unwrap_or(0))
-        .map_err(|_| settings.error(key, "must be a number of snapshots, 0 or more"))
+fn count(keep: &Settings, key: &str, number: i64) -> Result<Count> {
+    match (number, u32::try_from(number)) {
+        (-1, _) => Ok(Count::Every),
+        (_, Ok(number)) => Ok(Count::Newest(number)),
+        _ => Err(keep.error(key, "must be a number of snapshots, 0 or more, or -1 for all")),
+    }
+}
+
+fn group_by(settings: &Settings) -> Result<GroupBy> {
+    if !settings.has("group_by") {
+        return Ok(GroupBy::default());
+    }
+    let words = settings.text_list("group_by");
+    GroupBy::of(words.iter().map(String::as_str)).map_err(|word| {
+        let error = settings.error("group_by", format!("has \"{word}\", by which snapshots can't be grouped"));
+        error.hint(format!("Write some of {}", listing(&GROUP_WORDS)))
+    })
 }

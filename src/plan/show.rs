@@ -87,7 +87,8 @@ impl Plan {
     fn retention_section(&self) -> Option<Section> {
         let retention = self.retention.as_ref()?;
         let mut rows: Vec<_> = written(&self.settings.table("retention")?, &["keep", "keep_tags"]).collect();
-        rows.push(row("only_complete", retention.only_complete));
+        rows.push(row("only_complete", retention.policy.only_complete));
+        rows.push(row("group_by", retention.group_by.words()));
         Some(section("retention", rows))
     }
 }

@@ -3,9 +3,11 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::*;
+use crate::archive::retention::{Count, Period};
 use crate::clock::SystemClock;
 use crate::components::Existing;
 use crate::observer::{Context, Ledger};
+use crate::units::Span;
 
 const HEAD: &str = "format = 1\n[platform]\nname = \"demo\"\n";
 
@@ -61,7 +63,8 @@ derived_from = ["index"]
 rebuild = [["shop", "rebuild"], ["shop", "warm"]]
 
 [retention]
-keep = { last = 3, daily = 14, within = "2d" }
+keep = { last = 3, daily = 14, yearly = -1, within = "2d", within_monthly = "1y6mo" }
+group_by = ["host", "platform"]
 keep_tags = ["pre-upgrade"]
 "#;
 
@@ -88,7 +91,14 @@ fn a_full_plan_is_read() {
     assert_eq!(names(plan.in_capture_order().collect()), ["database", "uploads", "index", "search"]);
     assert_eq!(plan.restore_order(), [["uploads"], ["database"], ["index"], ["search"]]);
     let retention = plan.retention().unwrap();
-    assert_eq!((retention.last, retention.hourly, retention.daily, retention.only_complete), (3, 0, 14, true));
+    let policy = &retention.policy;
+    assert_eq!(
+        policy.counts,
+        [(Period::Each, Count::Newest(3)), (Period::Day, Count::Newest(14)), (Period::Year, Count::Every)]
+    );
+    assert_eq!(policy.within_periods, [(Period::Month, Span { years: 1, months: 6, ..Span::default() })]);
+    assert_eq!((policy.within.unwrap().days, policy.only_complete), (2, true));
+    assert_eq!(retention.group_by.words(), ["platform", "host"]);
 }
 
 #[test]
@@ -164,6 +174,16 @@ fn what_is_wrong_is_said_with_line_and_a_way_out() {
             &format!("{HEAD}{component}[retention]\nkeep = {{ daily = 0 }}"),
             "\"keep\" in [retention] would keep no snapshot at all",
             "at least one rule",
+        ),
+        (
+            &format!("{HEAD}{component}[retention]\nkeep = {{ within = \"6m\" }}"),
+            "\"within\" in [retention.keep] has \"6m\", which is not a span of time",
+            "mo are months, min minutes",
+        ),
+        (
+            &format!("{HEAD}{component}[retention]\nkeep = {{ last = 1 }}\ngroup_by = [\"paths\"]"),
+            "\"group_by\" in [retention] has \"paths\", by which snapshots can't be grouped",
+            "components",
         ),
         (HEAD, "\"component\" is missing", "section"),
         ("format = 1\ncomponent = []\n[platform]\nname = \"demo\"", "must be one or more sections [[component]]", ""),

@@ -21,6 +21,7 @@ mod labels;
 mod lost_bases;
 mod model;
 mod prune;
+mod restic_policies;
 mod secrets;
 mod shelf;
 mod stream;
