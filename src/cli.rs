@@ -28,6 +28,7 @@ enum Ending {
     Well,
     Problems,
     Damage,
+    Interrupted,
 }
 
 /// Runs the program with these words (the first is its name) and says how to exit.
@@ -44,6 +45,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch::run(cli) {
         Ok(Ending::Well) => ExitCode::SUCCESS,
         Ok(Ending::Problems) => ExitCode::from(EXIT_PROBLEMS),
+        Ok(Ending::Interrupted) => ExitCode::from(ErrorKind::Interrupted.exit_code()),
         Ok(Ending::Damage) => ExitCode::from(EXIT_DAMAGE),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod check;
 pub mod diff;
 pub mod find;
+pub mod forget;
 pub mod init;
 pub mod keys;
 pub mod listing;
@@ -13,6 +14,7 @@ pub mod recover;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;
+pub mod tag;
 
 use std::path::{Path, PathBuf};
 

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::archive::retention::Count;
+use crate::archive::snapshots::Selector;
+use crate::units::{SPAN_SYNTAX, Span, parse_span};
+
 /// Deduplicating, encrypted snapshots of whole platforms.
 #[derive(Debug, Parser)]
 #[command(name = "compline", version, about, max_term_width = 110, after_help = EXIT_CODES)]
@@ -133,6 +137,10 @@ pub(super) enum Command {
     Stats,
     /// Bring files back into a directory (with --target), or components back into the platform
     Restore(Restore),
+    /// Remove snapshots: those that are named, or those that no rule keeps
+    Forget(Box<Forget>),
+    /// Change the tags of snapshots, or pin them; their ids change
+    Tag(Tag),
     /// Delete what no snapshot needs
     Prune(Prune),
     /// Check that everything is there and as it was written
@@ -283,6 +291,150 @@ pub(super) struct Restore {
     /// Restore files below this directory instead of to their own places
     #[arg(long, value_name = "DIR", conflicts_with = "target")]
     pub root: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Forget {
+    /// Which snapshots; a tag (tag:NAME) stands for every one that has it
+    #[arg(value_name = "SNAP", conflicts_with_all = ["tags", "host", "platform", "group_by", "time_zone", "allow_empty"])]
+    pub snapshots: Vec<OsString>,
+    /// Only those with this tag (all of them, if given again); others are left alone
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Only those of this host
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Only those of this platform; '' for those without a plan
+    #[arg(long, value_name = "NAME")]
+    pub platform: Option<String>,
+    /// Apply the rules to each group of snapshots that are equal in these: platform, host, components, tags; '' for
+    /// one group of all (default: what the plan says, else platform,host,components)
+    #[arg(short, long, value_name = "WORDS")]
+    pub group_by: Option<String>,
+    /// Time zone in which days and weeks begin (default: the plan's, else that of this machine)
+    #[arg(long, value_name = "NAME")]
+    pub time_zone: Option<String>,
+    /// Let the rules remove every snapshot of a group
+    #[arg(long)]
+    pub allow_empty: bool,
+    /// Say what would be removed and why, remove nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    // Last, because what follows would stand under its heading.
+    #[command(flatten)]
+    pub rules: RuleOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    next_help_heading = "Rules (default: the plan's); N may be unlimited, SPAN is such as 12h, 2d, 8w, 6mo, 1y6mo"
+)]
+pub(super) struct RuleOptions {
+    /// Keep the newest N
+    #[arg(short = 'l', long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub keep_last: Option<Count>,
+    /// Keep the newest of each of the last N minutes that have one
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub keep_minutely: Option<Count>,
+    /// Keep the newest of each of the last N hours
+    #[arg(short = 'H', long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub keep_hourly: Option<Count>,
+    /// Keep the newest of each of the last N days
+    #[arg(short = 'd', long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub keep_daily: Option<Count>,
+    /// Keep the newest of each of the last N weeks, which begin on Monday
+    #[arg(short = 'w', long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub keep_weekly: Option<Count>,
+    /// Keep the newest of each of the last N months
+    #[arg(short = 'm', long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub keep_monthly: Option<Count>,
+    /// Keep the newest of each of the last N quarters
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub keep_quarter_yearly: Option<Count>,
+    /// Keep the newest of each of the last N half-years
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub keep_half_yearly: Option<Count>,
+    /// Keep the newest of each of the last N years
+    #[arg(short = 'y', long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub keep_yearly: Option<Count>,
+    /// Keep everything younger than SPAN, counted back from the newest
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub keep_within: Option<Span>,
+    /// Keep the newest of each minute younger than SPAN
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub keep_within_minutely: Option<Span>,
+    /// Keep the newest of each hour younger than SPAN
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub keep_within_hourly: Option<Span>,
+    /// Keep the newest of each day younger than SPAN
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub keep_within_daily: Option<Span>,
+    /// Keep the newest of each week younger than SPAN
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub keep_within_weekly: Option<Span>,
+    /// Keep the newest of each month younger than SPAN
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub keep_within_monthly: Option<Span>,
+    /// Keep the newest of each quarter younger than SPAN
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub keep_within_quarter_yearly: Option<Span>,
+    /// Keep the newest of each half-year younger than SPAN
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub keep_within_half_yearly: Option<Span>,
+    /// Keep the newest of each year younger than SPAN
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub keep_within_yearly: Option<Span>,
+    /// Keep those with this tag; a,b: with both (may be given again)
+    #[arg(long = "keep-tag", value_name = "TAG")]
+    pub keep_tags: Vec<String>,
+    /// Keep this one, by its id or the beginning of it (may be given again)
+    #[arg(long = "keep-id", value_name = "ID", value_parser = id_prefix)]
+    pub keep_ids: Vec<String>,
+    /// Let partial snapshots count like complete ones and displace them
+    #[arg(long)]
+    pub count_partial: bool,
+}
+
+fn count(text: &str) -> Result<Count, String> {
+    Count::parse(text).ok_or_else(|| "write a number, or unlimited".to_owned())
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    parse_span(text).ok_or_else(|| format!("write {SPAN_SYNTAX}"))
+}
+
+fn id_prefix(text: &str) -> Result<String, String> {
+    match text.parse() {
+        Ok(Selector::Prefix(prefix)) => Ok(prefix),
+        _ => Err("write an id or its beginning".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+pub(super) struct Tag {
+    /// Which snapshots
+    #[arg(required = true, value_name = "SNAP")]
+    pub snapshots: Vec<OsString>,
+    /// Give them this tag too (may be given again)
+    #[arg(long, value_name = "TAG", group = "change", value_parser = tag)]
+    pub add: Vec<String>,
+    /// Take this tag from them (may be given again)
+    #[arg(long, value_name = "TAG", group = "change")]
+    pub remove: Vec<String>,
+    /// Give them this tag instead of all they have (may be given again); '' for none
+    #[arg(long, value_name = "TAG", group = "change", conflicts_with_all = ["add", "remove"])]
+    pub set: Vec<String>,
+    /// Keep them until they are unpinned, whatever the rules of retention say
+    #[arg(long, group = "change")]
+    pub pin: bool,
+    /// Leave them to the rules of retention again
+    #[arg(long, group = "change", conflicts_with = "pin")]
+    pub unpin: bool,
+}
+
+fn tag(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("a tag has at least one letter".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 #[derive(Debug, Args)]

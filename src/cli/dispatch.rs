@@ -1,5 +1,7 @@
 //! From words to verbs: builds what a verb needs, calls it, hands its report to the renderer.
 
+mod retention;
+
 use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -114,6 +116,8 @@ impl Session<'_> {
             Command::Diff { before, after, content } => self.diff(&before, &after, content),
             Command::Stats => self.out.stats(&commands::stats::run(self.app, &self.target()?)?).map(|()| self.ending()),
             Command::Restore(options) => self.restore(&options),
+            Command::Forget(options) => retention::forget(self, &options),
+            Command::Tag(options) => retention::tag(self, options),
             Command::Prune(options) => self.prune(&options),
             Command::Check { read_data, read_data_subset } => self.check(read_data, read_data_subset.as_deref()),
             Command::Key(verb) => self.key(verb),

@@ -1,5 +1,7 @@
 //! Reports for people and for programs. The only writes to standard output in the crate.
 
+mod retention;
+
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -483,7 +485,7 @@ fn snapshot_cells(row: &Row) -> Vec<String> {
         snapshot.host.clone(),
         snapshot.platform.clone(),
         status_word(snapshot.status).to_owned(),
-        snapshot.tags.join(","),
+        retention::labels(&snapshot.tags, snapshot.pinned),
         units::size(size),
         components.join(", "),
     ]
@@ -499,6 +501,8 @@ fn show_text(published: &Published) -> String {
         ("time", local_time(snapshot.time)),
         ("finished", local_time(snapshot.finished_at)),
         ("tags", snapshot.tags.join(", ")),
+        ("pinned", if snapshot.pinned { "until it is unpinned".to_owned() } else { String::new() }),
+        ("original", snapshot.original.map(|id| id.short()).unwrap_or_default()),
         ("parent", snapshot.parent.map(|id| id.short()).unwrap_or_default()),
         ("tool", snapshot.tool.clone()),
     ] {
