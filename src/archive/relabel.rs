@@ -6,11 +6,13 @@
 
 use serde_json::{Map, Value};
 
-use super::snapshots::{Published, read};
+use super::reach;
+use super::snapshots::{Published, publish_record, read};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
 use crate::observer::{Context, Problem};
 use crate::store::Repository;
+use crate::store::session::Session;
 
 /// What to change.
 #[derive(Debug, Clone, Default)]
@@ -59,9 +61,6 @@ pub struct Relabelled {
 /// Changes the labels of one of `all` snapshots. A twin with these labels, which a crash has left beside it, is taken
 /// instead of a third.
 ///
-/// From the first line to the last this is one writer: while it runs, nobody may reclaim what the snapshot refers to, or
-/// the new record would outlive its chunks if somebody forgets the old one meanwhile.
-///
 /// # Errors
 /// From the repository; then the snapshot is what it was.
 pub fn relabel(
@@ -83,11 +82,9 @@ pub fn relabel(
     };
     context.go_on()?;
     let twin = all.iter().find(is_twin).and_then(|twin| read(repository, twin.id).ok());
-    let new = if let Some(twin) = twin {
-        twin.id
-    } else {
-        let record = rewritten(&repository.read_snapshot(id)?, original, &tags, pinned)?;
-        repository.publish_snapshot(&record, context)?
+    let new = match twin {
+        Some(twin) => twin.id,
+        None => publish_again(repository, id, original, (&tags, pinned), context)?,
     };
     // Already gone is fine: who forgot or tagged it at the same time has the last word on their own record only.
     if let Err(error) = repository.remove_snapshot(id) {
@@ -95,6 +92,30 @@ pub fn relabel(
         context.observer.problem(Problem::new(format!("Snapshot {}", id.short()), message));
     }
     Ok(Relabelled { id: new, tags, pinned })
+}
+
+/// Publishes the record of a snapshot with other labels.
+///
+/// This is a writer as any other (RECL-7, RECL-9): somebody may forget the old record meanwhile, and a prune would then take
+/// away what the new one refers to. So the session comes first, then what is retired is taken for gone, and the old record is
+/// read only then.
+fn publish_again(
+    repository: &Repository,
+    id: SnapshotId,
+    original: SnapshotId,
+    (tags, pinned): (&[String], bool),
+    context: &Context<'_>,
+) -> Result<SnapshotId> {
+    let mut session = Session::begin(repository, "tag", context)?;
+    session.avoid_retired(context)?;
+    let record = repository.read_snapshot(id)?;
+    let snapshot = read(repository, id)?.snapshot;
+    if repository.index().has_aside() && !reach::is_whole(repository, &snapshot, context)? {
+        let message = format!("Snapshot {} refers to packs that a prune is about to delete or to spare", id.short());
+        return Err(Error::new(ErrorKind::Storage, message).hint("Run it again when the prune has ended"));
+    }
+    let record = rewritten(&record, original, tags, pinned)?;
+    publish_record(repository, &record, &snapshot, session, context)
 }
 
 /// The record with other labels, and all else as it was.

@@ -120,11 +120,22 @@ pub fn read(repository: &Repository, id: SnapshotId) -> Result<Published> {
 pub fn publish(
     repository: &Repository,
     snapshot: &Snapshot,
-    mut session: Session,
+    session: Session,
     context: &Context<'_>,
 ) -> Result<SnapshotId> {
     let record = serde_json::to_vec(snapshot)
         .map_err(|cause| Error::new(ErrorKind::Bug, "The snapshot record can't be encoded").cause(cause))?;
+    publish_record(repository, &record, snapshot, session, context)
+}
+
+/// The same for a record that may have more in it than this program knows of `snapshot`.
+pub(super) fn publish_record(
+    repository: &Repository,
+    record: &[u8],
+    snapshot: &Snapshot,
+    mut session: Session,
+    context: &Context<'_>,
+) -> Result<SnapshotId> {
     // Whatever was counted as stored by what is not certain any more is looked for again.
     while !session.stands()? || session.has_learned()? {
         if session.stands()? {
@@ -137,7 +148,7 @@ pub fn publish(
             return Err(taken_away());
         }
     }
-    let id = match repository.publish_snapshot(&record, context) {
+    let id = match repository.publish_snapshot(record, context) {
         Ok(id) => id,
         Err(error) => {
             session.leave();

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use compline::archive::relabel::{Relabel, relabel};
 use compline::archive::snapshots::Published;
 use compline::error::ErrorKind;
-use compline::storage::MemoryStorage;
-use compline::store::Repository;
+use compline::id::PackId;
+use compline::storage::{MemoryStorage, ObjectKey, ObjectKind, Storage};
 use compline::store::check::DataSubset;
+use compline::store::{Repository, retired};
 
 use crate::faulty_storage::{Fault, FaultyStorage};
 use crate::shelf;
@@ -46,6 +47,26 @@ fn labels_change_and_all_else_stays_also_where_they_change_twice() {
     assert_eq!(shelf::state_of(&repository, &world, &now[0]).unwrap(), shelf::state(1));
     let gone = relabel(&repository, first, &pin(), &records(&repository), &world.context()).unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::Storage);
+}
+
+#[test]
+fn what_is_on_its_way_out_is_not_relied_on_by_a_new_record() {
+    let storage = Arc::new(MemoryStorage::new());
+    let unlock = shelf::create(&*storage);
+    let repository = shelf::open(&storage, &unlock, None).unwrap();
+    let world = World::new();
+    let first = shelf::save(&repository, &world, &shelf::state(1), 1).unwrap();
+    let listed = storage.list(ObjectKind::Pack).unwrap().into_iter();
+    let packs: Vec<PackId> =
+        listed.filter_map(|row| if let ObjectKey::Pack(id) = row.key { Some(id) } else { None }).collect();
+    let list = retired::publish(&repository, &packs, &world.context()).unwrap();
+    let all = records(&repository);
+    let refused = relabel(&repository, first, &pin(), &all, &world.context()).unwrap_err();
+    assert!(refused.to_string().contains("about to delete"), "{}", refused.chain());
+    assert_eq!(records(&repository), all);
+    retired::release(&repository, list).unwrap();
+    relabel(&repository, first, &pin(), &all, &world.context()).unwrap();
+    assert!(storage.list(ObjectKind::Session).unwrap().is_empty(), "a session was left behind");
 }
 
 #[test]

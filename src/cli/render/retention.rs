@@ -38,6 +38,9 @@ fn forget_text(report: &ForgetReport) -> String {
     } else {
         format!("{} of {all} removed{days}.\n", report.removed.len())
     });
+    if !report.removed.is_empty() {
+        text.push_str("`compline prune` gives back what only they needed.\n");
+    }
     if !report.failed.is_empty() {
         let why = if report.interrupted { "Interrupted before" } else { "Not removed:" };
         let ids: Vec<String> = report.failed.iter().map(crate::id::SnapshotId::short).collect();
