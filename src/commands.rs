@@ -11,6 +11,7 @@ pub mod listing;
 pub mod plan;
 pub mod prune;
 pub mod recover;
+pub mod repair;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;

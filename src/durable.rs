@@ -40,16 +40,16 @@ pub fn create_new(path: &Path, bytes: &[u8], temp_directory: &Path) -> io::Resul
     sync_directory(parent(path))
 }
 
-/// Replaces `path`, or creates it, with mode 0600: afterwards it has the old bytes or the new ones. For local state;
-/// objects are never replaced.
+/// Replaces `path`, or creates it, with mode 0600: afterwards it has the old bytes or the new ones, durably. The temporary
+/// file lies in `temp_directory`, as with [`create_new`]. For objects that were damaged and are healed; nothing else that
+/// has a name is replaced.
 ///
 /// # Errors
-/// What the file system says; the old file is then still there.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = parent(path);
-    let temp = write_temp(bytes, directory)?;
+/// What the file system says; the old file is then still there, or, if only the last sync failed, the new one.
+pub fn replace_file(path: &Path, bytes: &[u8], temp_directory: &Path) -> io::Result<()> {
+    let temp = write_temp(bytes, temp_directory)?;
     temp.persist(path).map_err(|error| error.error)?;
-    sync_directory(directory)
+    sync_directory(parent(path))
 }
 
 /// Removes a file durably.
@@ -273,8 +273,8 @@ mod tests {
     fn replacing_leaves_the_new_bytes_only() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a");
-        replace_file(&path, b"one").unwrap();
-        replace_file(&path, b"two").unwrap();
+        replace_file(&path, b"one", directory.path()).unwrap();
+        replace_file(&path, b"two", directory.path()).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(names(directory.path()), ["a"]);
     }
@@ -284,7 +284,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a");
         fs::create_dir_all(path.join("in the way")).unwrap();
-        assert!(replace_file(&path, b"two").is_err());
+        assert!(replace_file(&path, b"two", directory.path()).is_err());
         assert_eq!(names(directory.path()), ["a"]);
         assert_eq!(names(&path), ["in the way"]);
     }

@@ -57,6 +57,13 @@ pub trait Storage: Send + Sync {
     /// [`StorageErrorKind::Exists`] and the old bytes stay. Of two writers of one key at once at most one succeeds.
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError>;
 
+    /// Puts `bytes` in the place of a damaged object, atomically: every reader sees the old bytes or all of the new ones, and
+    /// on `Ok` the new ones are durable. An object that is not there is created.
+    ///
+    /// The only way to change an object, and no change at all: callers give bytes that the name proves to be those that
+    /// were written under it, so that it makes no difference who of several comes last.
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError>;
+
     /// All bytes of an object. Fails with [`StorageErrorKind::NotFound`].
     fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError>;
 
@@ -81,6 +88,9 @@ pub trait Storage: Send + Sync {
 impl<S: Storage + ?Sized> Storage for std::sync::Arc<S> {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
         (**self).put_new(key, bytes)
+    }
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
+        (**self).replace(key, bytes)
     }
     fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
         (**self).get(key)

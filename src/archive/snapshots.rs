@@ -92,6 +92,7 @@ pub fn all(repository: &Repository, context: &Context<'_>) -> Result<Vec<Publish
             Err(error) => return Err(error),
         }
     }
+    repository.tell_damage(context);
     snapshots.sort_by_key(|published| (published.snapshot.time, published.snapshot.finished_at, published.id));
     Ok(snapshots)
 }

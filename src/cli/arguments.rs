@@ -71,6 +71,9 @@ pub(super) enum Command {
         /// What to call the first key
         #[arg(long, default_value = "first", value_name = "NAME")]
         label: String,
+        /// Space for healing damaged packs, in hundredths of their length: 0 (none) to 50
+        #[arg(long, default_value = "2", value_name = "PERCENT")]
+        parity: String,
     },
     /// Save what the plan says, or the given paths, or a stream, as one snapshot
     Backup(Backup),
@@ -151,6 +154,12 @@ pub(super) enum Command {
         /// Read and verify a part: n/t (the n-th of t parts), 5%, or a size such as 500MiB
         #[arg(long, value_name = "PART")]
         read_data_subset: Option<String>,
+    },
+    /// Heal damaged objects from their parity, and say which can't be healed
+    Repair {
+        /// Say what could be done, write nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
     /// Who can open the repository
     #[command(subcommand)]

@@ -29,6 +29,7 @@ use crate::plan::Plan;
 use crate::storage::StorageErrorKind;
 use crate::store::check::DataSubset;
 use crate::store::exists;
+use crate::store::parity::Share;
 use crate::store::prune::{Allowance, PruneOptions};
 use crate::units::parse_duration;
 
@@ -106,7 +107,7 @@ impl Session<'_> {
 
     fn verb(&self, command: Command) -> Result<Ending> {
         match command {
-            Command::Init { label } => self.init(&label),
+            Command::Init { label, parity } => self.init(&label, &parity),
             Command::Backup(options) => self.backup(options),
             Command::Snapshots { tags, component } => self.snapshots(&tags, component.as_deref()),
             Command::Show { snapshot, plan_text } => self.show(&snapshot, plan_text),
@@ -120,6 +121,7 @@ impl Session<'_> {
             Command::Tag(options) => retention::tag(self, options),
             Command::Prune(options) => self.prune(&options),
             Command::Check { read_data, read_data_subset } => self.check(read_data, read_data_subset.as_deref()),
+            Command::Repair { dry_run } => self.repair(dry_run),
             Command::Key(verb) => self.key(verb),
             Command::Plan(verb) => self.plan_verb(verb),
             Command::Completions { shell } => {
@@ -136,13 +138,19 @@ impl Session<'_> {
         if self.app.ledger.problems().is_empty() { Ending::Well } else { Ending::Problems }
     }
 
-    fn init(&self, label: &str) -> Result<Ending> {
+    fn init(&self, label: &str, parity: &str) -> Result<Ending> {
+        let parity = share(parity)?;
         let location = unlock::location(self.global, self.plan.as_ref())?;
-        let report = self.create(&location, label)?;
+        let report = self.create(&location, label, parity)?;
         self.out.init_object(&report).map(|()| Ending::Well)
     }
 
-    fn create(&self, location: &crate::storage::Location, label: &str) -> Result<commands::init::InitReport> {
+    fn create(
+        &self,
+        location: &crate::storage::Location,
+        label: &str,
+        parity: Share,
+    ) -> Result<commands::init::InitReport> {
         // Asked before a key file is made: a second `init` must leave nothing behind.
         if is_there(location)? {
             return Err(Error::new(
@@ -152,7 +160,7 @@ impl Session<'_> {
             .hint("Use it as it is, or choose another location"));
         }
         let (unlock, key_file) = unlock::for_new(self.global, self.plan.as_ref(), self.app.variable)?;
-        let report = commands::init::run(self.app, location, &unlock, label)?;
+        let report = commands::init::run(self.app, location, &unlock, label, parity)?;
         self.out.init(&report, key_file.as_deref())?;
         Ok(report)
     }
@@ -161,7 +169,7 @@ impl Session<'_> {
         if options.init {
             let location = unlock::location(self.global, self.plan.as_ref())?;
             if !is_there(&location)? {
-                self.create(&location, "first")?;
+                self.create(&location, "first", Share::PACK)?;
             }
         }
         let labels = Labels {
@@ -272,6 +280,12 @@ impl Session<'_> {
         Ok(if report.summary.writers_waited_for.is_empty() { self.ending() } else { Ending::Problems })
     }
 
+    fn repair(&self, dry_run: bool) -> Result<Ending> {
+        let report = commands::repair::run(self.app, &self.target()?, dry_run)?;
+        self.out.repair(&report)?;
+        Ok(if report.leaves_damage() { Ending::Damage } else { self.ending() })
+    }
+
     fn key(&self, verb: Key) -> Result<Ending> {
         let target = self.target()?;
         match verb {
@@ -362,6 +376,21 @@ impl Session<'_> {
         }
         Ok(self.ending())
     }
+}
+
+/// A share of parity, said in hundredths with at most one decimal.
+fn share(text: &str) -> Result<Share> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let (whole, tenth) = number.split_once('.').unwrap_or((number, "0"));
+    let thousandths = match (whole.parse::<u16>(), tenth.parse::<u16>()) {
+        (Ok(whole), Ok(tenth)) if number.split('.').nth(1).is_none_or(|digits| digits.len() == 1) => {
+            whole.checked_mul(10).and_then(|tens| tens.checked_add(tenth))
+        }
+        _ => None,
+    };
+    thousandths
+        .and_then(Share::of_packs)
+        .ok_or_else(|| usage(format!("`{text}` is no share of parity")).hint("Write 0 for none, 2, 0.5, or at most 50"))
 }
 
 /// Whether there is a repository. Nothing is made in order to find out.

@@ -17,6 +17,7 @@ use crate::commands::backup::{BackupReport, ComponentReport};
 use crate::commands::check::CheckReport;
 use crate::commands::find::Match;
 use crate::commands::init::InitReport;
+use crate::commands::repair::RepairReport;
 use crate::commands::listing::Listed;
 use crate::commands::prune::PruneReport;
 use crate::commands::recover::{RecoveryPlan, RecoveryReport};
@@ -367,6 +368,26 @@ impl Renderer {
                 return text;
             }
             text.push_str(&pruned(&report.summary));
+            text
+        })
+    }
+
+    pub(super) fn repair(&self, report: &RepairReport) -> Result<()> {
+        self.report(report, || {
+            let mut text: String =
+                report.findings.iter().map(|found| format!("{}: {}\n", found.object, found.message)).collect();
+            let read = units::size(report.bytes_read);
+            let healed = match (report.dry_run, report.healed) {
+                (_, 0) => String::new(),
+                (true, n) => format!(" {} can be healed.", number(n, "object")),
+                (false, n) => format!(" {} healed.", number(n, "object")),
+            };
+            let lost = match report.lost {
+                0 => String::new(),
+                n => format!(" {} can't be healed.", number(n, "object")),
+            };
+            let nothing = if report.findings.is_empty() { " Nothing is damaged." } else { "" };
+            text.push_str(&format!("Read {read}.{healed}{lost}{nothing}\n"));
             text
         })
     }

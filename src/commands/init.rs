@@ -4,6 +4,8 @@ use super::App;
 use crate::error::Result;
 use crate::id::RepositoryId;
 use crate::storage::Location;
+use crate::store::config::Config;
+use crate::store::parity::Share;
 use crate::store::{Repository, Unlock};
 
 /// What was created.
@@ -15,12 +17,13 @@ pub struct InitReport {
     pub location: String,
 }
 
-/// Creates a repository at `location` that `unlock` opens.
+/// Creates a repository at `location` that `unlock` opens, and whose packs get so much parity.
 ///
 /// # Errors
 /// `RepositoryExists`, or from the storage.
-pub fn run(app: App<'_>, location: &Location, unlock: &Unlock, label: &str) -> Result<InitReport> {
+pub fn run(app: App<'_>, location: &Location, unlock: &Unlock, label: &str, parity: Share) -> Result<InitReport> {
     let storage = location.create()?;
-    let repository = Repository::create(storage.as_ref(), unlock, label, app.context.clock.now())?;
+    let config = Config { parity, ..Config::new(app.context.clock.now()) };
+    let repository = Repository::create_with(storage.as_ref(), unlock, label, &config)?;
     Ok(InitReport { repository, location: storage.location() })
 }

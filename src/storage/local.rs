@@ -104,6 +104,17 @@ impl LocalStorage {
         }
     }
 
+    /// A hole in the disk under the old bytes stays with the old file, which loses its name.
+    fn write_again(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let temp = self.prepare(path)?;
+        match durable::replace_file(path, bytes, &temp) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                durable::replace_file(path, bytes, directory_of(path))
+            }
+            other => other,
+        }
+    }
+
     /// The writer who lost a race relies on the winner's object, and the winner may not have got as far as making it
     /// durable.
     fn settle(path: &Path, error: io::Error) -> io::Error {
@@ -149,6 +160,13 @@ impl Storage for LocalStorage {
             // Only the root can be missing: everything below it has just been made.
             io::ErrorKind::NotFound => root_error(&self.root, "is gone", error),
             _ => StorageError::from_io(key, Self::settle(&path, error)),
+        })
+    }
+
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
+        self.write_again(&self.path(key), bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => root_error(&self.root, "is gone", error),
+            _ => StorageError::from_io(key, error),
         })
     }
 

@@ -62,6 +62,11 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
+        self.write().insert(*key, bytes.into());
+        Ok(())
+    }
+
     fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
         Ok(ObjectBytes::Owned(self.object(key)?.to_vec()))
     }

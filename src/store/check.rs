@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::envelope::HEADER_LEN;
 use super::frame_source::{FrameSource, READ_FRAMES_LEN};
+use super::heal::{self, Verdict};
 use super::index::ChunkPlace;
 use super::index_segment::PackEntry;
 use super::pack::{Frame, FrameKind, Lineage, Role};
@@ -91,6 +92,7 @@ pub fn run(repository: &Repository, subset: DataSubset, seed: u64, context: &Con
     if let Err(error) = repository.list_keys() {
         context.observer.problem(Problem::new("keys", error.chain()));
     }
+    repository.check_keys(context)?;
     // Tells of packs that segments list and that are not there, and forgets them: what snapshots need of them is missing
     // from now on.
     repository.settle(context)?;
@@ -120,7 +122,7 @@ fn pack_id(key: &ObjectKey) -> Option<PackId> {
 fn check_footer(repository: &Repository, row: &Listed, present: &HashSet<PackId>, context: &Context<'_>) -> Result<()> {
     context.go_on()?;
     let Some(id) = pack_id(&row.key) else { return Ok(()) };
-    match repository.read_pack_entry(id, row.len) {
+    match repository.read_pack_entry_and_tell(id, row.len, Some(context)) {
         Ok(entry) => {
             if check_bases(repository, &entry, present, context)? {
                 compare_index(repository, &entry, context)?;
@@ -177,30 +179,44 @@ fn compare_index(repository: &Repository, entry: &PackEntry, context: &Context<'
     Ok(())
 }
 
+/// Every byte of a pack: by its name first, which knows of everything, then frame by frame.
 fn check_data(repository: &Repository, source: &FrameSource<'_>, row: &Listed, context: &Context<'_>) -> Result<()> {
     context.go_on()?;
     let Some(id) = pack_id(&row.key) else { return Ok(()) };
-    let bytes = match repository.storage().get(&row.key) {
+    let problem = |message: String| context.observer.problem(Problem::new(row.key.path(), message));
+    let bytes = match heal::read_what_can_be(repository.storage(), &row.key) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == StorageErrorKind::NotFound => {
-            context.observer.problem(Problem::new(row.key.path(), "It is missing"));
+            problem("It is missing".to_owned());
             return Ok(());
         }
         Err(error) => return Err(error.into()),
     };
     context.count(Counter::BytesChecked, bytes.len() as u64);
-    if PackId::from_bytes(*blake3::hash(&bytes).as_bytes()) != id {
-        context.observer.problem(Problem::new(row.key.path(), "Its bytes are not what was written"));
-    }
-    match check_frames(repository, source, id, &bytes, context) {
-        Ok(()) => {}
-        Err(Fault::Pack(cause)) => context.observer.problem(Problem::new(row.key.path(), cause.to_string())),
-        Err(Fault::Base(cause)) if cause.is_of_one_object() => {
-            context
-                .observer
-                .problem(Problem::new(row.key.path(), format!("A delta in it can't be read. {}", cause.chain())));
+    let verdict = heal::examine(&row.key, &bytes);
+    let bytes = match &verdict {
+        Verdict::Healed(healed) => &healed.bytes,
+        _ => &bytes,
+    };
+    let outcome = check_frames(repository, source, id, bytes, context)
+        .unwrap_or_else(|fault| Outcome { lost: 0, chunks: 0, first_fault: Some(fault) });
+    let fault = match outcome.first_fault {
+        None => None,
+        Some(Fault::Pack(cause)) => Some(cause.to_string()),
+        Some(Fault::Base(cause)) if cause.is_of_one_object() => {
+            Some(format!("a delta in it can't be read: {}", cause.chain()))
         }
-        Err(Fault::Base(cause)) => return Err(cause),
+        Some(Fault::Base(cause)) => return Err(cause),
+    };
+    let lost = match outcome {
+        Outcome { chunks: 0, .. } => "nothing in it can be read".to_owned(),
+        Outcome { lost, chunks, .. } => format!("{lost} of {chunks} chunks in it can't be read"),
+    };
+    match (verdict.sentence(), fault) {
+        (None, None) => {}
+        (Some(sentence), None) => problem(sentence),
+        (None, Some(fault)) => problem(format!("{lost}: {fault}")),
+        (Some(sentence), Some(fault)) => problem(format!("{sentence}; {lost}: {fault}")),
     }
     Ok(())
 }
@@ -217,24 +233,34 @@ impl From<PackError> for Fault {
     }
 }
 
-/// Every frame that can be opened is; each that can't is a problem of its own.
+/// What came of the frames of a pack.
+struct Outcome {
+    /// Chunks that can't be read, ...
+    lost: usize,
+    /// ... of so many.
+    chunks: usize,
+    first_fault: Option<Fault>,
+}
+
+/// Opens every frame that can be opened.
 fn check_frames(
     repository: &Repository,
     source: &FrameSource<'_>,
     id: PackId,
     bytes: &[u8],
     context: &Context<'_>,
-) -> std::result::Result<(), Fault> {
+) -> std::result::Result<Outcome, Fault> {
     let keys = &repository.inner.keys;
     let header = bytes.get(..HEADER_LEN).ok_or(PackError::WrongFooter)?;
     let opener = FrameOpener::new(header, keys)?;
-    let frames = pack_reader::footer_of(bytes, keys)?;
+    let (_, frames) = pack_reader::footer_of(bytes, keys)?;
     let mut plain = Vec::new();
-    let mut first_fault = None;
+    let mut outcome = Outcome { lost: 0, chunks: 0, first_fault: None };
     for frame in &frames {
         if frame.kind == FrameKind::Delta && is_forgotten(repository, id, frame).map_err(Fault::Base)? {
             continue;
         }
+        outcome.chunks += frame.chunks.len();
         let start = usize::try_from(frame.offset).unwrap_or(usize::MAX);
         let len = usize::try_from(frame.sealed_len).unwrap_or(usize::MAX);
         let mut sealed = bytes.get(start..start.saturating_add(len)).unwrap_or_default().to_vec();
@@ -246,11 +272,12 @@ fn check_frames(
         match opened {
             Ok(()) => context.count(Counter::ChunksChecked, frame.chunks.len() as u64),
             Err(cause) => {
-                first_fault.get_or_insert(cause);
+                outcome.lost += frame.chunks.len();
+                outcome.first_fault.get_or_insert(cause);
             }
         }
     }
-    first_fault.map_or(Ok(()), Err)
+    Ok(outcome)
 }
 
 /// Whether the index has forgotten a delta, because its base is gone. The same chunk may be known elsewhere.

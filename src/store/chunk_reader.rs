@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::ChunkSource;
-use super::frame_source::{FrameSource, LOOK_COUNT, READ_FRAMES_LEN};
+use super::frame_source::{FrameSource, LOOK_COUNT, READ_FRAMES_LEN, may_lie_elsewhere};
 use super::index::{ChunkPlace, FramePlace};
 use super::pack_reader;
 use super::repository::Repository;
@@ -72,23 +72,46 @@ impl<'c> ChunkReader<'c> {
 
     fn get_once(&self, id: &ChunkId) -> Result<Vec<u8>> {
         let place = self.places(std::slice::from_ref(id))?.remove(0);
-        let plain = self.frames.plain(&place.frame)?;
-        let root = Arc::new(place.frame.clone());
-        self.chunk(&Wanted { place, root, id: *id, position: 0 }, &plain).map(<[u8]>::to_vec)
+        self.chunk_anyhow(id, &place)
     }
 
-    fn chunk<'p>(&self, wanted: &Wanted, plain: &'p [u8]) -> Result<&'p [u8]> {
-        let start = usize::try_from(wanted.place.offset).ok();
-        let end = usize::try_from(wanted.place.offset + wanted.place.len).ok();
+    fn chunk<'p>(&self, id: &ChunkId, place: &ChunkPlace, plain: &'p [u8]) -> Result<&'p [u8]> {
+        let start = usize::try_from(place.offset).ok();
+        let end = usize::try_from(place.offset + place.len).ok();
         let bytes = start.zip(end).and_then(|(start, end)| plain.get(start..end));
         match bytes {
-            Some(bytes) if self.frames.repository().inner.keys.chunk_id(bytes) == wanted.id => Ok(bytes),
+            Some(bytes) if self.frames.repository().inner.keys.chunk_id(bytes) == *id => Ok(bytes),
             _ => Err(Error::damaged(format!(
                 "Chunk {} in pack {} is not what its id says",
-                wanted.id.short(),
-                wanted.place.frame.pack
+                id.short(),
+                place.frame.pack
             ))),
         }
+    }
+
+    /// A chunk by itself, from `place` or, if it can't be read there, from any other.
+    fn chunk_anyhow(&self, id: &ChunkId, place: &ChunkPlace) -> Result<Vec<u8>> {
+        let read = |place: &ChunkPlace| {
+            let plain = self.frames.plain(&place.frame)?;
+            self.chunk(id, place, &plain).map(<[u8]>::to_vec)
+        };
+        read(place).or_else(|error| self.frames.another_place(id, place, error, read))
+    }
+
+    /// Delivers chunks one by one, after reading them together failed with `error`.
+    fn deliver_anyhow(
+        &self,
+        wanted: &[Wanted],
+        error: Error,
+        deliver: &(dyn Fn(usize, &[u8]) -> Result<()> + Sync),
+    ) -> Result<()> {
+        if !may_lie_elsewhere(&error) {
+            return Err(error);
+        }
+        wanted.iter().try_for_each(|wanted| {
+            self.context.go_on()?;
+            deliver(wanted.position, &self.chunk_anyhow(&wanted.id, &wanted.place)?)
+        })
     }
 
     /// The frames at the bottom of the chains of `places`, looked up one step of all chains at a time. A base that is not
@@ -173,14 +196,20 @@ impl<'c> ChunkReader<'c> {
         self.context.go_on()?;
         let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else { return Ok(()) };
         let start = first.root.offset;
-        let bytes = self.frames.fetch(first.root.pack, start..last.root.offset + last.root.sealed_len)?;
+        let bytes = match self.frames.fetch(first.root.pack, start..last.root.offset + last.root.sealed_len) {
+            Ok(bytes) => bytes,
+            Err(error) => return self.deliver_anyhow(wanted, error, deliver),
+        };
         let mut plain = Vec::new();
         for family in wanted.chunk_by(|a, b| a.root.offset == b.root.offset) {
             let root = &family[0].root;
             let at = usize::try_from(root.offset - start).unwrap_or(usize::MAX);
             let len = usize::try_from(root.sealed_len).unwrap_or(usize::MAX);
             let sealed = bytes.get(at..at.saturating_add(len)).unwrap_or_default().to_vec();
-            self.frames.open(root, sealed, &mut plain)?;
+            if let Err(error) = self.frames.open(root, sealed, &mut plain) {
+                self.deliver_anyhow(family, error, deliver)?;
+                continue;
+            }
             let count = family.iter().take_while(|wanted| wanted.is_in_root()).count();
             let (own, deltas) = family.split_at(count);
             self.deliver_frame(own, &plain, deliver)?;
@@ -190,8 +219,10 @@ impl<'c> ChunkReader<'c> {
             self.frames.keep(root, Arc::new(std::mem::take(&mut plain)));
             for frame in deltas.chunk_by(|a, b| a.place.frame == b.place.frame) {
                 self.context.go_on()?;
-                let plain = self.frames.plain_once(&frame[0].place.frame)?;
-                self.deliver_frame(frame, &plain, deliver)?;
+                match self.frames.plain_once(&frame[0].place.frame) {
+                    Ok(plain) => self.deliver_frame(frame, &plain, deliver)?,
+                    Err(error) => self.deliver_anyhow(frame, error, deliver)?,
+                }
             }
         }
         Ok(())
@@ -204,7 +235,10 @@ impl<'c> ChunkReader<'c> {
         deliver: &(dyn Fn(usize, &[u8]) -> Result<()> + Sync),
     ) -> Result<()> {
         wanted.chunk_by(|a, b| a.id == b.id).try_for_each(|same| {
-            let chunk = self.chunk(&same[0], plain)?;
+            let chunk = match self.chunk(&same[0].id, &same[0].place, plain) {
+                Ok(chunk) => chunk,
+                Err(error) => return self.deliver_anyhow(same, error, deliver),
+            };
             same.iter().try_for_each(|wanted| deliver(wanted.position, chunk))
         })
     }

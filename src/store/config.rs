@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::{self, ObjectType};
+use super::parity::Share;
 use crate::codec::{Decoded, Reader, Writer};
 use crate::crypto::{Purpose, Secret};
 use crate::error::{Error, ErrorKind, Result};
@@ -80,13 +81,16 @@ pub struct Config {
     pub pack_len: u64,
     /// Frames of several chunks are closed at this plain length.
     pub frame_len: u64,
+    /// Packs get so much parity, in thousandths.
+    #[serde(default)]
+    pub parity: Share,
 }
 
 impl Config {
     /// Defaults for a repository that is created now.
     #[must_use]
     pub fn new(created_at: Timestamp) -> Self {
-        Self { created_at, pack_len: PACK_LEN, frame_len: FRAME_LEN }
+        Self { created_at, pack_len: PACK_LEN, frame_len: FRAME_LEN, parity: Share::PACK }
     }
 
     /// The whole object.
@@ -108,6 +112,6 @@ impl Config {
             .map_err(|cause| damaged().cause(cause))?;
         let config: Self = serde_json::from_slice(&json).map_err(|cause| damaged().cause(cause))?;
         let fits = (1 << 16..=1 << 30).contains(&config.pack_len) && (1 << 10..=8 << 20).contains(&config.frame_len);
-        if fits { Ok(config) } else { Err(damaged()) }
+        if fits && config.parity.is_for_packs() { Ok(config) } else { Err(damaged()) }
     }
 }

@@ -8,10 +8,13 @@
 //! 11  1  detail: compression of records (0 none, 1 zstd), role of packs (1 content, 2 tree)
 //! 12 32  salt, random
 //! 44     plain extra part of fixed length (config and keys only), then the sealed body
+//!        parity and trailer (config, keys, snapshots)
 //! ```
 //! The key of an object is made of its subkey and these 44 bytes. Small objects ("records") are sealed whole at position
-//! 0, with header and extra part as associated data.
+//! 0, with header and extra part as associated data. Those that nothing else could bring back carry as much parity as they
+//! are long; segments don't, they are made again from packs.
 
+use super::parity::{self, Share};
 use crate::codec::{Decoded, Reader, Writer};
 use crate::compress;
 use crate::crypto::{self, KEY_LEN, Secret, TAG_LEN};
@@ -58,6 +61,12 @@ impl ObjectType {
             Self::Key => super::keyring::EXTRA_LEN,
             Self::Pack | Self::Segment | Self::Snapshot | Self::Session | Self::Retired => 0,
         }
+    }
+
+    /// Whether it is a record with parity behind its body.
+    #[must_use]
+    pub fn has_parity(self) -> bool {
+        matches!(self, Self::Config | Self::Key | Self::Snapshot)
     }
 
     /// Whether its body may be compressed. Key bodies are not: the length would tell something of the master key.
@@ -118,19 +127,19 @@ pub fn seal_record(object: ObjectType, subkey: &Secret, extra: &[u8], plain: &[u
 /// # Errors
 /// When `plain` is longer than the format allows.
 pub fn seal_record_salted(
-    object: ObjectType,
+    object_type: ObjectType,
     salt: [u8; KEY_LEN],
     subkey: &Secret,
     extra: &[u8],
     plain: &[u8],
 ) -> Result<Vec<u8>> {
-    debug_assert_eq!(extra.len(), object.extra_len());
+    debug_assert_eq!(extra.len(), object_type.extra_len());
     let plain_len = u32::try_from(plain.len()).ok().filter(|len| *len as usize <= RECORD_LEN_MAX);
     let plain_len =
         plain_len.ok_or_else(|| Error::new(ErrorKind::Bug, "A record grew longer than the format allows"))?;
-    let packed = if object.is_compressible() { compress::compress(plain) } else { None };
+    let packed = if object_type.is_compressible() { compress::compress(plain) } else { None };
     let detail = if packed.is_some() { COMPRESSION_ZSTD } else { COMPRESSION_NONE };
-    let mut object = Header { detail, salt }.encode(object);
+    let mut object = Header { detail, salt }.encode(object_type);
     let key = subkey.object_key(&object);
     object.extend_from_slice(extra);
     let mut body = Writer::new();
@@ -141,6 +150,9 @@ pub fn seal_record_salted(
     let mut body = body.into_bytes();
     key.seal(0, &object, &mut body);
     object.append(&mut body);
+    if object_type.has_parity() {
+        parity::protect(&mut object, 0, Share::RECORD);
+    }
     Ok(object)
 }
 
@@ -189,7 +201,8 @@ pub fn open_record(object: ObjectType, subkey: &Secret, bytes: &[u8]) -> Result<
     let mut r = Reader::new(bytes);
     let header = Header::decode(object, &mut r)?;
     r.bytes(object.extra_len())?;
-    let (aad, sealed) = bytes.split_at(r.position());
+    let data = if object.has_parity() { parity::data_of(bytes)? } else { bytes };
+    let (aad, sealed) = data.split_at_checked(r.position()).ok_or_else(|| r.error("truncated"))?;
     if sealed.len() < TAG_LEN {
         return Err(r.error("truncated").into());
     }
@@ -227,8 +240,11 @@ mod tests {
             prop_assert!(open_record(ObjectType::Segment, &key, &sealed).is_err());
             prop_assert!(open_record(ObjectType::Snapshot, &Secret::from_bytes([4; 32]), &sealed).is_err());
             let mut flipped = sealed.clone();
-            flipped[bit / 8 % sealed.len()] ^= 1 << (bit % 8);
+            let data_len = parity::data_of(&sealed).map(<[u8]>::len).unwrap_or_default();
+            flipped[bit / 8 % data_len] ^= 1 << (bit % 8);
             prop_assert!(open_record(ObjectType::Snapshot, &key, &flipped).is_err());
+            let healed = parity::heal(&flipped, |bytes| bytes == sealed);
+            prop_assert_eq!(healed.map(|healed| healed.bytes), Ok(sealed));
         }
 
         #[test]

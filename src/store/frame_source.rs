@@ -1,6 +1,6 @@
 //! Plain frames out of packs: fetched, opened, kept for a while; deltas resolved down to the frames that hold their bases.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +13,7 @@ use crate::compress;
 use crate::delta::{Rope, Run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, PackId};
-use crate::observer::{Context, Counter};
+use crate::observer::{Context, Counter, Problem};
 use crate::pipeline::lock;
 use crate::storage::{ObjectKey, StorageError, StorageErrorKind};
 
@@ -32,6 +32,9 @@ const OPENER_COUNT_MAX: usize = 4096;
 pub const LOOK_COUNT: u32 = 3;
 /// Bases whose places are kept.
 const PLACE_COUNT_MAX: usize = 16 * 1024;
+
+/// Frames that can't be read and are remembered.
+const UNREADABLE_COUNT_MAX: usize = 64 * 1024;
 
 /// Where a frame lies.
 type FrameKey = (PackId, u64);
@@ -120,6 +123,10 @@ pub struct FrameSource<'c> {
     frames: Mutex<Recent>,
     spans: Mutex<Recent>,
     places: Mutex<HashMap<ChunkId, ChunkPlace>>,
+    /// Frames that were wanted for bases in vain.
+    unreadable: Mutex<HashSet<FrameKey>>,
+    /// Packs for which others stood in.
+    told: Mutex<HashSet<PackId>>,
     /// Held while the index is brought up to date.
     refreshing: Mutex<Refreshing>,
 }
@@ -133,6 +140,8 @@ impl<'c> FrameSource<'c> {
             frames: Mutex::new(Recent::new(frames_len)),
             spans: Mutex::new(Recent::new(SPANS_LEN)),
             places: Mutex::default(),
+            unreadable: Mutex::default(),
+            told: Mutex::default(),
             refreshing: Mutex::default(),
         }
     }
@@ -151,12 +160,12 @@ impl<'c> FrameSource<'c> {
         if let Some(opener) = lock(&self.openers).get(&pack) {
             return Ok(opener.clone());
         }
-        let header = self
-            .repository
-            .storage()
-            .get_range(&ObjectKey::Pack(pack), 0..HEADER_LEN as u64)
-            .map_err(|cause| unreadable(pack, cause))?;
-        let opener = FrameOpener::new(&header, &self.repository.inner.keys)
+        let header = self.fetch_uncounted(pack, 0..HEADER_LEN as u64)?;
+        self.new_opener(pack, &header)
+    }
+
+    fn new_opener(&self, pack: PackId, header: &[u8]) -> Result<Arc<FrameOpener>> {
+        let opener = FrameOpener::new(header, &self.repository.inner.keys)
             .map_err(|cause| Error::stored(format!("The header of pack {pack}"), cause.is_newer()).cause(cause))?;
         let opener = Arc::new(opener);
         let mut openers = lock(&self.openers);
@@ -170,17 +179,46 @@ impl<'c> FrameSource<'c> {
     /// Reads a part of a pack.
     pub(super) fn fetch(&self, pack: PackId, range: Range<u64>) -> Result<Vec<u8>> {
         self.count(Counter::ObjectsRead, 1);
-        self.repository.storage().get_range(&ObjectKey::Pack(pack), range).map_err(|cause| unreadable(pack, cause))
+        self.fetch_uncounted(pack, range)
     }
 
-    /// What was sealed of a frame whose bytes are at hand.
-    fn unseal<'s>(&self, place: &FramePlace, sealed: &'s mut [u8]) -> Result<&'s [u8]> {
+    /// Where the storage can't give a part, because it was cut off or lies on a bad sector, parity may.
+    fn fetch_uncounted(&self, pack: PackId, range: Range<u64>) -> Result<Vec<u8>> {
+        let read = self.repository.storage().get_range(&ObjectKey::Pack(pack), range.clone());
+        let cause = match read {
+            Ok(bytes) => return Ok(bytes),
+            Err(cause) => cause,
+        };
+        if matches!(cause.kind(), StorageErrorKind::OutOfRange | StorageErrorKind::Other)
+            && let Some(part) = self.healed(pack, range)
+        {
+            return Ok(part.1);
+        }
+        Err(unreadable(pack, cause))
+    }
+
+    /// Header and a part of a damaged pack that was healed.
+    fn healed(&self, pack: PackId, range: Range<u64>) -> Option<(Vec<u8>, Vec<u8>)> {
+        let bytes = self.repository.healed_pack(pack, self.context.as_ref())?;
+        let range = usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?;
+        Some((bytes.get(..HEADER_LEN)?.to_vec(), bytes.get(range)?.to_vec()))
+    }
+
+    /// What was sealed of a frame whose bytes are at hand. If these, or the header of the pack, are not what was written, the
+    /// pack is healed.
+    fn unseal<'s>(&self, place: &FramePlace, sealed: &'s mut Vec<u8>) -> Result<&'s [u8]> {
         self.count(Counter::BytesFetched, sealed.len() as u64);
-        let kind = FrameKind::from_byte(place.kind);
-        let opener = self.opener(place.pack)?;
-        opener
-            .unseal(place.offset, kind, place.plain_len, &place.extension(), sealed)
-            .map_err(|cause| unusable(place, cause))
+        let opened = self.opener(place.pack).and_then(|opener| try_unseal(&opener, place, sealed));
+        let len = match opened {
+            Ok(len) => len,
+            Err(error) => {
+                let range = place.offset..place.offset + place.sealed_len;
+                let Some((header, part)) = self.healed(place.pack, range) else { return Err(error) };
+                *sealed = part;
+                try_unseal(&*self.new_opener(place.pack, &header)?, place, sealed)?
+            }
+        };
+        Ok(&sealed[..len])
     }
 
     /// Opens a frame whose sealed bytes are at hand.
@@ -298,6 +336,7 @@ impl<'c> FrameSource<'c> {
             let before = self.repository.index().totals()?;
             self.repository.settle(context)?;
             lock(&self.places).clear();
+            lock(&self.unreadable).clear();
             if self.repository.index().totals()? == before {
                 refreshing.in_vain_count += 1;
             } else {
@@ -328,15 +367,70 @@ impl<'c> FrameSource<'c> {
             if base.len() as u64 + place.len > BASE_LEN_MAX {
                 return Err(Error::damaged("The base of a delta is longer than the format allows"));
             }
-            let frame = self.rope(&place.frame)?;
-            let range = usize::try_from(place.offset).ok().zip(usize::try_from(place.offset + place.len).ok());
-            match range {
-                Some((start, end)) if end <= frame.len() => base.append(&frame, start..end),
-                _ => return Err(Error::damaged(format!("Chunk {} is not where the index says", id.short()))),
-            }
+            self.append_base(id, &place, &mut base).or_else(|error| {
+                let sound = |place: &ChunkPlace| place.frame.depth() < lineage.depth;
+                self.another_place(id, &place, error, |place| {
+                    if sound(place) { self.append_base(id, place, &mut base) } else { Err(Error::damaged("too deep")) }
+                })
+            })?;
             ends.push(base.len());
         }
         Ok((base, ends))
+    }
+
+    /// Appends a chunk that lies at `place` to a base; not at all if it can't be read.
+    fn append_base(&self, id: &ChunkId, place: &ChunkPlace, base: &mut Rope) -> Result<()> {
+        let key = (place.frame.pack, place.frame.offset);
+        // Known from before: with several places of each base, looking everywhere each time would never end.
+        if lock(&self.unreadable).contains(&key) {
+            return Err(Error::damaged(format!("Chunk {} can't be read", id.short())));
+        }
+        let frame = self.rope(&place.frame).inspect_err(|error| {
+            let mut unreadable = lock(&self.unreadable);
+            if error.is_of_one_object() && unreadable.len() < UNREADABLE_COUNT_MAX {
+                unreadable.insert(key);
+            }
+        })?;
+        let range = usize::try_from(place.offset).ok().zip(usize::try_from(place.offset + place.len).ok());
+        match range {
+            Some((start, end)) if end <= frame.len() => base.append(&frame, start..end),
+            _ => return Err(Error::damaged(format!("Chunk {} is not where the index says", id.short()))),
+        }
+        Ok(())
+    }
+
+    /// Does with another place of a chunk what can't be done with `place`, because of `error`: a chunk may be stored twice.
+    /// Not for writers, who must not rely on a base that is damaged where it is going to stay.
+    pub(super) fn another_place<R>(
+        &self,
+        id: &ChunkId,
+        place: &ChunkPlace,
+        error: Error,
+        mut act: impl FnMut(&ChunkPlace) -> Result<R>,
+    ) -> Result<R> {
+        if self.context.is_none() || !may_lie_elsewhere(&error) {
+            return Err(error);
+        }
+        for other in self.repository.index().all_places(id)?.iter().filter(|other| *other != place) {
+            match act(other) {
+                Err(next) if may_lie_elsewhere(&next) => {}
+                done => {
+                    if done.is_ok() {
+                        self.tell(place.frame.pack, &error);
+                    }
+                    return done;
+                }
+            }
+        }
+        Err(error)
+    }
+
+    /// A pack is damaged, and the observer hears of it once.
+    fn tell(&self, pack: PackId, error: &Error) {
+        if let Some(context) = self.context.filter(|_| lock(&self.told).insert(pack)) {
+            let message = format!("Other copies of chunks in it were used. {}", error.chain());
+            context.observer.problem(Problem::new(ObjectKey::Pack(pack).path(), message));
+        }
     }
 
     /// The base of a delta.
@@ -346,8 +440,22 @@ impl<'c> FrameSource<'c> {
     }
 }
 
+/// Opens `sealed` in place and says how long what was sealed is, which begins at the front.
+fn try_unseal(opener: &FrameOpener, place: &FramePlace, sealed: &mut [u8]) -> Result<usize> {
+    let kind = FrameKind::from_byte(place.kind);
+    opener
+        .unseal(place.offset, kind, place.plain_len, &place.extension(), sealed)
+        .map(<[u8]>::len)
+        .map_err(|cause| unusable(place, cause))
+}
+
 fn unusable(place: &FramePlace, cause: PackError) -> Error {
     Error::stored(format!("Byte {} of pack {}", place.offset, place.pack), cause.is_newer()).cause(cause)
+}
+
+/// Whether a chunk that could not be read because of `error` is worth looking for in another pack.
+pub(super) fn may_lie_elsewhere(error: &Error) -> bool {
+    error.is_of_one_object() || error.kind() == ErrorKind::Storage
 }
 
 /// A pack that is missing or too short is damage; anything else is the storage's failure.

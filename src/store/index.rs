@@ -511,6 +511,23 @@ impl Index {
             .collect()
     }
 
+    /// Every place of one chunk, those that are read most easily first.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn all_places(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>> {
+        let connection = self.lock();
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT p.id, p.role, f.offset, f.sealed_len, f.plain_len, f.kind, c.offset, c.len, f.extension
+                 FROM chunks c JOIN frames f ON f.no = c.frame JOIN packs p ON p.no = f.pack
+                 WHERE c.id = ? ORDER BY f.depth, c.frame",
+            )
+            .map_err(|cause| self.failed(cause))?;
+        let rows = statement.query_map([id.as_bytes()], place).map_err(|cause| self.failed(cause))?;
+        rows.map(|row| row.map_err(|cause| self.failed(cause))).collect()
+    }
+
     /// Chunks that have a feature in common with these, the likeliest first. They may be gone since.
     ///
     /// # Errors

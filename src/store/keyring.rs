@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::envelope::{self, Header, ObjectType, no_random};
+use super::heal::{self, Verdict};
 use crate::codec::{Decoded, Reader, Writer};
 use crate::crypto::{self, KEY_LEN, PassphraseCost, Secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KeyId, RepositoryId, from_hex, to_hex};
-use crate::storage::{ObjectBytes, ObjectKey, ObjectKind, Storage};
+use crate::storage::{ObjectKey, ObjectKind, Storage};
 
 /// Plain part behind the header: repository, derivation, its cost. The salt of the derivation is the header's.
 pub const EXTRA_LEN: usize = RepositoryId::LEN + 1 + 3 * 4;
@@ -147,6 +148,8 @@ pub struct Opened {
     pub master: Secret,
     /// Which key object it was.
     pub info: KeyInfo,
+    /// Whether it had to be healed.
+    pub verdict: Verdict,
 }
 
 fn stored(id: &KeyId, is_newer: bool) -> Error {
@@ -257,10 +260,12 @@ fn ids(storage: &dyn Storage) -> Result<Vec<KeyId>> {
         .collect())
 }
 
-/// The key object as it was published: its name is the beginning of its hash.
-fn read(storage: &dyn Storage, id: KeyId) -> Result<ObjectBytes> {
-    let object = storage.get(&ObjectKey::Key(id))?;
-    if id_of(&object) == id { Ok(object) } else { Err(stored(&id, false)) }
+/// The key object as it was published, healed if it has to be: its name is the beginning of its hash.
+fn read(storage: &dyn Storage, id: KeyId) -> Result<(Vec<u8>, Verdict)> {
+    match heal::read_record(storage, &ObjectKey::Key(id))? {
+        (_, Verdict::Lost(why)) => Err(stored(&id, false).cause(why)),
+        read => Ok(read),
+    }
 }
 
 fn read_extra(object: &[u8]) -> Decoded<Extra> {
@@ -268,13 +273,13 @@ fn read_extra(object: &[u8]) -> Decoded<Extra> {
 }
 
 fn try_open(storage: &dyn Storage, id: KeyId, repository: RepositoryId, unlock: &Unlock) -> Result<Option<Opened>> {
-    let object = read(storage, id)?;
+    let (object, verdict) = read(storage, id)?;
     let extra = read_extra(&object).map_err(|cause| stored(&id, cause.is_newer()).cause(cause))?;
     let opened = open_object(&object, repository, unlock).map_err(|error| error.context(format!("Key {id}")))?;
     Ok(opened.map(|(body, master)| {
         let kind = extra.kind_name();
         let info = KeyInfo { id, kind, label: Some(body.label), created_at: Some(body.created_at), current: true };
-        Opened { master, info }
+        Opened { master, info, verdict }
     }))
 }
 
@@ -311,7 +316,7 @@ pub fn list(storage: &dyn Storage, repository: RepositoryId, current: &KeyInfo) 
             keys.push(current.clone());
             continue;
         }
-        let extra = read_extra(&read(storage, id)?).map_err(|cause| stored(&id, cause.is_newer()).cause(cause))?;
+        let extra = read_extra(&read(storage, id)?.0).map_err(|cause| stored(&id, cause.is_newer()).cause(cause))?;
         if extra.repository == repository {
             keys.push(KeyInfo { id, kind: extra.kind_name(), label: None, created_at: None, current: false });
         }
@@ -333,7 +338,7 @@ pub fn remove(storage: &dyn Storage, repository: RepositoryId, id: KeyId) -> Res
     let mut is_last = true;
     for other in ids.iter().filter(|other| **other != id) {
         match read(storage, *other) {
-            Ok(object) => is_last &= !read_extra(&object).is_ok_and(|extra| extra.repository == repository),
+            Ok((object, _)) => is_last &= !read_extra(&object).is_ok_and(|extra| extra.repository == repository),
             Err(error) if error.kind() == ErrorKind::Storage => return Err(error),
             Err(_) => {}
         }
@@ -384,9 +389,12 @@ mod tests {
         let id = add_to(&storage, 1, 42);
         assert_eq!(open(&storage, repository(1), &file_key(8)).err().unwrap().kind(), ErrorKind::WrongKey);
         let mut object = storage.get(&ObjectKey::Key(id)).unwrap().to_vec();
-        *object.last_mut().unwrap() ^= 1;
-        storage.delete(&ObjectKey::Key(id)).unwrap();
-        storage.put_new(&ObjectKey::Key(id), &object).unwrap();
+        object[100] ^= 1;
+        storage.overwrite(&ObjectKey::Key(id), &object);
+        let opened = open(&storage, repository(1), &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
+        assert!(matches!(opened.verdict, Verdict::Healed(_)));
+        object.iter_mut().step_by(50).for_each(|byte| *byte ^= 1);
+        storage.overwrite(&ObjectKey::Key(id), &object);
         assert_eq!(open(&storage, repository(1), &file_key(9)).err().unwrap().kind(), ErrorKind::Damaged);
     }
 

@@ -4,7 +4,7 @@
 //! header   44  envelope header; detail = role
 //! frames       sealed one after the other; position = offset in the pack; key: content or tree subkey + header
 //! footer       sealed list of frames and chunks; position = its offset; key: index subkey + header; aad = header
-//! parity       bytes that a later version may add and this one passes over
+//! parity       what heals the rest: `parity`; readers pass over it
 //! trailer  20  footer length u32, parity length u64, magic "COMPLEND"
 //! ```
 
@@ -268,8 +268,14 @@ fn decode_chunks(r: &mut Reader<'_>) -> Decoded<(u64, Vec<(ChunkId, u64)>)> {
 /// The trailer of a pack without parity.
 #[must_use]
 pub fn encode_trailer(footer_len: u32) -> Vec<u8> {
+    encode_trailer_with(footer_len, 0)
+}
+
+/// The trailer of a pack with so much parity.
+#[must_use]
+pub fn encode_trailer_with(footer_len: u32, parity_len: u64) -> Vec<u8> {
     let mut w = Writer::new();
-    w.u32(footer_len).u64(0).bytes(TRAILER_MAGIC);
+    w.u32(footer_len).u64(parity_len).bytes(TRAILER_MAGIC);
     w.into_bytes()
 }
 

@@ -174,18 +174,18 @@ pub fn verify_chunks(frame: &Frame, plain: &[u8], keys: &PackKeys) -> Result<(),
     if rest.is_empty() { Ok(()) } else { Err(PackError::WrongFooter) }
 }
 
-/// The frames that a whole pack in memory lists.
+/// Role and frames of a whole pack in memory.
 ///
 /// # Errors
 /// When header, trailer or footer are not what they should be.
-pub fn footer_of(bytes: &[u8], keys: &PackKeys) -> Result<Vec<Frame>, PackError> {
+pub fn footer_of(bytes: &[u8], keys: &PackKeys) -> Result<(Role, Vec<Frame>), PackError> {
     let len = bytes.len() as u64;
     let trailer = bytes.len().checked_sub(TRAILER_LEN).ok_or(PackError::WrongFooter)?;
     let range = pack::decode_trailer(&bytes[trailer..], len)?;
     let position = range.start;
     let start = usize::try_from(range.start).map_err(|_| PackError::WrongFooter)?;
     let end = usize::try_from(range.end).map_err(|_| PackError::WrongFooter)?;
-    Ok(open_footer(&bytes[..HEADER_LEN], &bytes[start..end], position, keys)?.1)
+    open_footer(&bytes[..HEADER_LEN], &bytes[start..end], position, keys)
 }
 
 /// Role and frames of a pack in storage, by reading its ends only.

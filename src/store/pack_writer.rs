@@ -3,8 +3,9 @@
 use super::envelope::{HEADER_LEN, Header, ObjectType, no_random};
 use super::frame_maker::PackedFrame;
 use super::index_segment::PackEntry;
-use super::pack::{self, Frame, FrameKind, Role, TRAILER_LEN};
+use super::pack::{self, Frame, FrameKind, Role};
 use super::pack_reader::{self, PackKeys};
+use super::parity::{self, Share};
 use crate::crypto::{self, KEY_LEN, SealKey};
 use crate::delta::Features;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,6 +24,7 @@ pub struct PackWriter {
     proofs: Vec<Option<blake3::Hash>>,
     features: Vec<(ChunkId, Features)>,
     footer_len: u64,
+    parity: Share,
 }
 
 /// A pack is closed as well when its footer grows beyond this: many tiny chunks that compress well would make a footer
@@ -30,17 +32,19 @@ pub struct PackWriter {
 const FOOTER_LEN_CLOSE: u64 = 4 << 20;
 
 impl PackWriter {
-    /// An empty pack with a fresh salt, with `room` for so many bytes: growing would double it.
+    /// An empty pack with a fresh salt that gets so much parity, with `room` for so many bytes before that: growing would
+    /// double it.
     ///
     /// # Errors
     /// When the system gives no random bytes.
-    pub fn new(role: Role, room: usize, keys: &PackKeys) -> Result<Self> {
+    pub fn new(role: Role, room: usize, parity: Share, keys: &PackKeys) -> Result<Self> {
         let mut pack = Self::with_salt(role, keys, crypto::random().map_err(no_random)?);
-        pack.bytes.reserve_exact(room);
+        pack.bytes.reserve_exact(if room > 0 { room + parity::protection_len(room, parity) } else { 0 });
+        pack.parity = parity;
         Ok(pack)
     }
 
-    /// An empty pack with a salt that was never used before.
+    /// An empty pack with a salt that was never used before, which gets no parity.
     pub fn with_salt(role: Role, keys: &PackKeys, salt: [u8; KEY_LEN]) -> Self {
         let header = Header { detail: role as u8, salt }.encode(ObjectType::Pack);
         let frame_key = keys.frames(role).object_key(&header);
@@ -55,7 +59,13 @@ impl PackWriter {
             proofs: Vec::new(),
             features: Vec::new(),
             footer_len: 0,
+            parity: Share::NONE,
         }
+    }
+
+    /// Gives it so much parity.
+    pub fn set_parity(&mut self, parity: Share) {
+        self.parity = parity;
     }
 
     /// Length so far.
@@ -90,17 +100,25 @@ impl PackWriter {
         self.frames.push(frame);
     }
 
-    /// Appends footer and trailer.
+    /// Appends footer, parity and trailer.
     pub fn finish(mut self) -> FinishedPack {
         let mut footer = pack::encode_footer(&self.frames);
         self.footer_key.seal(self.bytes.len() as u64, &self.header, &mut footer);
         self.bytes.extend_from_slice(&footer);
         let footer_len = u32::try_from(footer.len()).expect("a footer is shorter than FOOTER_LEN_MAX");
-        self.bytes.extend_from_slice(&pack::encode_trailer(footer_len));
+        let protected = Protected { data_len: self.bytes.len(), footer_len, share: self.parity };
+        parity::protect(&mut self.bytes, footer_len, self.parity);
         let id = PackId::from_bytes(*blake3::hash(&self.bytes).as_bytes());
         let entry = PackEntry { id, role: self.role, len: self.bytes.len() as u64, frames: self.frames };
-        FinishedPack { entry, bytes: self.bytes, proofs: self.proofs, features: self.features }
+        FinishedPack { entry, bytes: self.bytes, proofs: self.proofs, features: self.features, protected }
     }
+}
+
+/// What parity was made of.
+struct Protected {
+    data_len: usize,
+    footer_len: u32,
+    share: Share,
 }
 
 /// A whole pack that is not in storage yet.
@@ -112,10 +130,11 @@ pub struct FinishedPack {
     /// Features of some of its chunks.
     pub features: Vec<(ChunkId, Features)>,
     proofs: Vec<Option<blake3::Hash>>,
+    protected: Protected,
 }
 
 impl FinishedPack {
-    /// Reads everything back out of the finished bytes: footer and every chunk. A flipped bit in memory or a fault in
+    /// Reads everything back out of the finished bytes: footer, every chunk, parity. A flipped bit in memory or a fault in
     /// a library is found now and not at the restore. Deltas were decoded when they were made; here they must be what they
     /// were then.
     ///
@@ -129,8 +148,8 @@ impl FinishedPack {
             )
             .hint("Run the backup again; if it happens again, test the memory of this machine")
         };
-        let frames = pack_reader::footer_of(&self.bytes, keys).map_err(|cause| differs().cause(cause))?;
-        if frames != self.entry.frames {
+        let (role, frames) = pack_reader::footer_of(&self.bytes, keys).map_err(|cause| differs().cause(cause))?;
+        if (role, &frames) != (self.entry.role, &self.entry.frames) {
             return Err(differs());
         }
         let opener =
@@ -153,7 +172,8 @@ impl FinishedPack {
                 .and_then(|()| pack_reader::verify_chunks(frame, &plain, keys))
                 .map_err(|cause| differs().cause(cause))?;
         }
-        debug_assert!(self.bytes.len() > HEADER_LEN + TRAILER_LEN);
-        Ok(())
+        let Protected { data_len, footer_len, share } = self.protected;
+        let is_protected = parity::is_as_protected(&self.bytes, data_len, footer_len, share);
+        if is_protected { Ok(()) } else { Err(differs()) }
     }
 }

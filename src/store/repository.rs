@@ -10,10 +10,12 @@ use super::chunk_reader::ChunkReader;
 use super::config::{Config, ConfigHead};
 use super::envelope::{self, ObjectType, RecordError, no_random};
 use super::frame_maker::DeltaPolicy;
+use super::heal::{self, Healer, Verdict};
 use super::index::{Index, Intake};
 use super::index_segment::{self, PackEntry};
 use super::keyring::{self, KeyInfo, Unlock};
-use super::pack_reader::{self, PackKeys};
+use super::pack_reader::{self, PackError, PackKeys};
+use super::parity::Share;
 use super::writer::Writer;
 use crate::chunker::{Chunker, Gear, Profile};
 use crate::crypto::{self, Purpose, Secret};
@@ -35,6 +37,7 @@ pub(super) struct Inner {
     pub(super) config: Config,
     pub(super) keys: PackKeys,
     pub(super) index: Index,
+    pub(super) healer: Healer,
     record: Secret,
     component: Secret,
     gear: Gear,
@@ -93,6 +96,19 @@ impl Repository {
     /// # Errors
     /// `RepositoryExists`, also where the packs of one are whose config is gone, or from the storage.
     pub fn create(storage: &dyn Storage, unlock: &Unlock, label: &str, now: Timestamp) -> Result<RepositoryId> {
+        Self::create_with(storage, unlock, label, &Config::new(now))
+    }
+
+    /// The same with a config that is not the default.
+    ///
+    /// # Errors
+    /// As [`Repository::create`].
+    pub fn create_with(
+        storage: &dyn Storage,
+        unlock: &Unlock,
+        label: &str,
+        config: &Config,
+    ) -> Result<RepositoryId> {
         if exists(storage)? {
             return Err(exists_already(&storage.location()));
         }
@@ -100,11 +116,11 @@ impl Repository {
         let master = Secret::random().map_err(no_random)?;
         let head =
             ConfigHead { repository: RepositoryId::from_bytes(crypto::random().map_err(no_random)?), features: 0 };
-        let config = Config::new(now).seal(head, &master)?;
-        let key = keyring::add(storage, head.repository, &master, unlock, label, now)?;
-        match storage.put_new(&ObjectKey::Config, &config) {
+        let object = config.seal(head, &master)?;
+        let key = keyring::add(storage, head.repository, &master, unlock, label, config.created_at)?;
+        match storage.put_new(&ObjectKey::Config, &object) {
             Ok(()) => Ok(head.repository),
-            Err(error) => settle_creation(storage, &config, key, error).map(|()| head.repository),
+            Err(error) => settle_creation(storage, &object, key, error).map(|()| head.repository),
         }
     }
 
@@ -113,7 +129,7 @@ impl Repository {
     /// # Errors
     /// `NoRepository`, `WrongKey`, `UnsupportedFormat`, `Damaged`, or from storage and cache.
     pub fn open(storage: Box<dyn Storage>, unlock: &Unlock, cache: Option<&Path>) -> Result<Self> {
-        let object = storage.get(&ObjectKey::Config).map_err(|error| match error.kind() {
+        let (object, verdict) = heal::read_record(storage.as_ref(), &ObjectKey::Config).map_err(|error| match error.kind() {
             StorageErrorKind::NotFound => {
                 Error::new(ErrorKind::NoRepository, format!("There is no repository at {}", storage.location()))
                     .hint("Create one with `compline init`, or correct the location (-r, COMPLINE_REPO, or the plan)")
@@ -138,9 +154,13 @@ impl Repository {
             head,
             config,
             index,
+            healer: Healer::default(),
             master,
         };
-        Ok(Self { inner: Arc::new(inner), delta_policy: DeltaPolicy::default() })
+        let repository = Self { inner: Arc::new(inner), delta_policy: DeltaPolicy::default() };
+        repository.note_damage(&ObjectKey::Config, &verdict);
+        repository.note_damage(&ObjectKey::Key(repository.current_key().id), &opened.verdict);
+        Ok(repository)
     }
 
     /// Writers from here on chain deltas by `policy`.
@@ -168,6 +188,12 @@ impl Repository {
     #[must_use]
     pub fn index(&self) -> &Index {
         &self.inner.index
+    }
+
+    /// How much parity packs get.
+    #[must_use]
+    pub fn parity(&self) -> Share {
+        self.inner.config.parity
     }
 
     /// How long packs should be.
@@ -202,6 +228,18 @@ impl Repository {
         keyring::list(self.storage(), self.id(), &self.inner.key)
     }
 
+    /// Looks whether the keys are as they were written. What can be healed is told, the rest fails [`Repository::list_keys`].
+    pub(super) fn check_keys(&self, context: &Context<'_>) -> Result<()> {
+        for row in self.storage().list(ObjectKind::Key)? {
+            match self.read_small(&row.key) {
+                Err(error) if error.kind() != StorageErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        self.tell_damage(context);
+        Ok(())
+    }
+
     /// Adds a key.
     ///
     /// # Errors
@@ -216,6 +254,10 @@ impl Repository {
     /// `Usage` for the last key, `NotFound`.
     pub fn remove_key(&self, id: KeyId) -> Result<()> {
         keyring::remove(self.storage(), self.id(), id)
+    }
+
+    pub(super) fn master(&self) -> &Secret {
+        &self.inner.master
     }
 
     /// The key that opened it.
@@ -374,7 +416,7 @@ impl Repository {
             context.go_on()?;
             let ObjectKey::Pack(id) = row.key else { continue };
             match known.get(&id) {
-                Some(len) if *len == row.len => {
+                Some(len) if *len == row.len || self.is_cut_but_whole(id, *len, context) => {
                     known.remove(&id);
                     continue;
                 }
@@ -382,7 +424,7 @@ impl Repository {
                 Some(_) => continue,
                 None => {}
             }
-            match self.read_pack_entry(id, row.len) {
+            match self.read_pack_entry_and_tell(id, row.len, Some(context)) {
                 Ok(entry) => intake.pack(entry)?,
                 Err(error) if error.is_of_one_object() => problems.push(Problem::new(row.key.path(), error.chain())),
                 Err(error) => return Err(error),
@@ -391,18 +433,42 @@ impl Repository {
         Ok(problems)
     }
 
-    /// Reads the footer of a pack.
+    /// Reads the footer of a pack, from a healed copy if it has to be. The length in the entry is what was written.
     ///
     /// # Errors
     /// `Damaged` when it is not a whole pack of this repository.
     pub fn read_pack_entry(&self, id: PackId, len: u64) -> Result<PackEntry> {
-        let key = ObjectKey::Pack(id);
-        let (role, frames) =
-            pack_reader::read_footer(self.storage(), &key, len, &self.inner.keys).map_err(|cause| match cause {
-                pack_reader::PackError::Storage(error) if error.kind() != StorageErrorKind::OutOfRange => error.into(),
-                cause => Error::stored(format!("The footer of pack {id}"), cause.is_newer()).cause(cause),
-            })?;
-        Ok(PackEntry { id, role, len, frames })
+        self.read_pack_entry_and_tell(id, len, None)
+    }
+
+    /// The same; the observer is told if the pack is damaged.
+    pub(super) fn read_pack_entry_and_tell(
+        &self,
+        id: PackId,
+        len: u64,
+        context: Option<&Context<'_>>,
+    ) -> Result<PackEntry> {
+        let keys = &self.inner.keys;
+        let cause = match pack_reader::read_footer(self.storage(), &ObjectKey::Pack(id), len, keys) {
+            Ok((role, frames)) => return Ok(PackEntry { id, role, len, frames }),
+            Err(cause) => cause,
+        };
+        let is_gone = matches!(&cause, PackError::Storage(error) if error.kind() == StorageErrorKind::NotFound);
+        let healed = if is_gone { None } else { self.healed_pack(id, context) };
+        if let Some(bytes) = healed
+            && let Ok((role, frames)) = pack_reader::footer_of(&bytes, keys)
+        {
+            return Ok(PackEntry { id, role, len: bytes.len() as u64, frames });
+        }
+        Err(match cause {
+            PackError::Storage(error) if error.kind() != StorageErrorKind::OutOfRange => error.into(),
+            cause => Error::stored(format!("The footer of pack {id}"), cause.is_newer()).cause(cause),
+        })
+    }
+
+    /// Whether a pack that has another length than it should can be had all the same. The observer is told.
+    fn is_cut_but_whole(&self, id: PackId, len: u64, context: &Context<'_>) -> bool {
+        self.healed_pack(id, Some(context)).is_some_and(|bytes| bytes.len() as u64 == len)
     }
 
     /// Seals a record that is no truth about content.
@@ -477,10 +543,9 @@ impl Repository {
     /// # Errors
     /// `Damaged` when it is not what was published.
     pub fn read_snapshot(&self, id: SnapshotId) -> Result<Vec<u8>> {
-        let damaged = || Error::damaged(format!("Snapshot {} is damaged", id.short()));
-        let bytes = self.storage().get(&ObjectKey::Snapshot(id))?;
-        if SnapshotId::from_bytes(*blake3::hash(&bytes).as_bytes()) != id {
-            return Err(damaged());
+        let (bytes, verdict) = self.read_small(&ObjectKey::Snapshot(id))?;
+        if let Verdict::Lost(why) = verdict {
+            return Err(Error::damaged(format!("Snapshot {} is damaged", id.short())).cause(why));
         }
         envelope::open_record(ObjectType::Snapshot, &self.inner.record, &bytes)
             .map_err(|cause| Error::stored(format!("Snapshot {}", id.short()), cause.is_newer()).cause(cause))

@@ -363,7 +363,7 @@ fn push_frame(
             Role::Content => config.pack_len + config.frame_len * 2,
             Role::Tree => 0,
         };
-        *slot = Some(PackWriter::new(role, usize::try_from(room).unwrap_or(0), &repository.inner.keys)?);
+        *slot = Some(PackWriter::new(role, usize::try_from(room).unwrap_or(0), config.parity, &repository.inner.keys)?);
     }
     let pack = slot.as_mut().expect("filled above");
     pack.push(frame);

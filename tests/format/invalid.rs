@@ -51,6 +51,7 @@ pub fn all() -> Vec<Vector> {
     headers(&mut maker);
     keys(&mut maker);
     packs(&mut maker);
+    parities(&mut maker);
     footers(&mut maker);
     lineages(&mut maker);
     deltas(&mut maker);
@@ -105,6 +106,42 @@ fn packs(m: &mut Maker) {
     m.given("pack-truncated", given(), of_pack(0, 0)[..end - 1].to_vec());
     let other = json!({ "master": "ff".repeat(32) });
     m.given("pack-of-another-repository", other, of_pack(0, 0));
+}
+
+/// Labels whose last field is right, so that what they say is looked at; and objects beyond healing.
+fn parities(m: &mut Maker) {
+    let mut label = |name: &str, at: usize, with: &[u8]| {
+        let found = valid::all().into_iter().find(|vector| vector.name == "label-block").expect("a valid vector");
+        let mut bytes = found.bytes;
+        bytes[at..at + with.len()].copy_from_slice(with);
+        let check = *blake3::hash(&bytes[..40]).as_bytes();
+        bytes[40..].copy_from_slice(&check[..8]);
+        m.add(name, bytes);
+    };
+    label("label-magic", 0, b"c");
+    label("label-no-data", 12, &0u64.to_le_bytes());
+    label("label-data-too-long", 12, &((1u64 << 32) + 1).to_le_bytes());
+    label("label-too-many-shards", 12, &(1u64 << 30).to_le_bytes());
+    label("label-shard-too-short", 24, &32u32.to_le_bytes());
+    label("label-shard-too-long", 24, &((1u32 << 20) + 64).to_le_bytes());
+    label("label-shard-odd", 24, &4095u32.to_le_bytes());
+    label("label-no-parity", 28, &0u32.to_le_bytes());
+    label("label-more-parity-than-data", 28, &2000u32.to_le_bytes());
+    m.change("label-changed", "label-block", 8, 1, &[40]);
+    m.change("label-check-changed", "label-block", 47, 1, &[0]);
+    let mut damaged = |name: &str, damage: &dyn Fn(&mut Vec<u8>)| {
+        m.made.push(valid::damaged(name, 300, 100, damage));
+    };
+    damaged("parity-four-shards", &|object| [0, 64, 128, 192].iter().for_each(|at| object[*at] ^= 1));
+    damaged("parity-all-labels", &|object| {
+        let start = 300 + 48 + 20;
+        [300, start, start + 112, start + 224, start + 336].iter().for_each(|at| object[*at] ^= 1);
+    });
+    damaged("parity-cut-too-far", &|object| object.truncate(300));
+    damaged("parity-shifted", &|object| object.insert(10, 0));
+    let mut other = valid::damaged("parity-of-another-name", 300, 100, |_| {});
+    other.given = json!({ "name": "00".repeat(32) });
+    m.made.push(other);
 }
 
 fn footers(m: &mut Maker) {
@@ -362,10 +399,24 @@ fn records(m: &mut Maker) {
         given("config"),
         valid::config_object(0, &valid::CONFIG.replace("16777216", "100")),
     );
+    let too_much = valid::CONFIG.replace(r#""parity":20"#, r#""parity":501"#);
+    m.given("record-config-too-much-parity", given("config"), valid::config_object(0, &too_much));
     m.given("record-config-no-json", given("config"), valid::config_object(0, "{"));
     m.given("record-config-as-snapshot", given("snapshot"), valid::config_object(0, valid::CONFIG));
     let snapshot = valid::sealed(ObjectType::Snapshot, b"", b"short");
     m.given("record-snapshot-truncated", given("snapshot"), snapshot[..59].to_vec());
+    let mut without = snapshot[..44 + 5 + 15].to_vec();
+    without.extend(pack::encode_trailer(0));
+    m.given("record-snapshot-body-too-short", given("snapshot"), without);
+    m.given("record-snapshot-without-trailer", given("snapshot"), snapshot[..65].to_vec());
+    for (name, at, value) in [("parity-beyond-the-record", 16, u64::MAX), ("trailer-of-a-pack", 20, 1)] {
+        let mut bytes = snapshot.clone();
+        let len = bytes.len();
+        let value = value.to_le_bytes();
+        let width = if at == 20 { 4 } else { 8 };
+        bytes[len - at..len - at + width].copy_from_slice(&value[..width]);
+        m.given(&format!("record-snapshot-{name}"), given("snapshot"), bytes);
+    }
     let mut as_segment = snapshot;
     as_segment[8] = ObjectType::Segment as u8;
     m.given("record-snapshot-as-segment", given("segment"), as_segment);

@@ -12,6 +12,7 @@ mod deltas;
 mod invalid;
 mod reference_chunker;
 mod reference_delta;
+mod reference_parity;
 mod reference_reader;
 mod restores;
 mod shapes;

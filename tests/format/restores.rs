@@ -207,6 +207,17 @@ fn a_reader_written_from_the_specification_restores_what_compline_wrote() {
     let found = reference_reader::Repository::open(&location, &Key::File(&text)).unwrap();
     assert_restores(&found, &nights);
     assert!(reference_reader::Repository::open(&location, &Key::Passphrase("wrong")).is_err());
+    // What is damaged it heals. Only a short pack: it is slow.
+    let shortest = packs(&location).into_iter().min_by_key(|pack| fs::metadata(pack).unwrap().len()).unwrap();
+    let records = [list(&location.join("keys")), list(&location.join("snapshots"))].concat();
+    for path in records.into_iter().chain([location.join("config"), shortest]) {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[60] ^= 0x20;
+        bytes[9] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+    let found = reference_reader::Repository::open(&location, &Key::File(&text)).unwrap();
+    assert_restores(&found, &nights);
 }
 
 #[test]

@@ -19,10 +19,11 @@ use compline::store::index_segment::{self, PackEntry};
 use compline::store::keyring::{self, Extra, Unlock};
 use compline::store::pack::{self, Frame, FrameKind, Lineage, Role};
 use compline::store::pack_reader::{FrameOpener, PackError, PackKeys, footer_of, undo, unpack, verify_chunks};
+use compline::store::parity::{self, Geometry, Label};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::reference_delta;
+use super::{reference_delta, reference_parity};
 
 type Decoded = Result<(Value, Vec<u8>), String>;
 
@@ -49,6 +50,8 @@ pub fn decode(shape: &str, bytes: &[u8], given: &Value) -> Decoded {
         "snapshot" => snapshot(bytes),
         "record" => record(bytes, given),
         "pack" => pack_object(bytes, given),
+        "label" => label(bytes),
+        "parity" => parity_object(bytes, given),
         "cuts" => cuts(bytes, given),
         other => Err(format!("no such shape: {other}")),
     }
@@ -130,6 +133,32 @@ fn trailer(bytes: &[u8], given: &Value) -> Decoded {
     let meaning =
         json!({ "footer_offset": range.start, "footer_len": range.end - range.start, "parity_len": parity_len });
     Ok((meaning, w.into_bytes()))
+}
+
+fn label(bytes: &[u8]) -> Decoded {
+    let label = Label::decode(bytes).map_err(text)?;
+    let Label { number, geometry: Geometry { data_len, footer_len, shard_len, parity_count }, hash } = label;
+    let meaning = json!({
+        "number": number, "data_len": data_len, "footer_len": footer_len, "shard_len": shard_len,
+        "parity_count": parity_count, "hash": to_hex(&hash),
+    });
+    let mut encoded = label.encode();
+    encoded.extend_from_slice(bytes.get(encoded.len()..).unwrap_or_default());
+    Ok((meaning, encoded))
+}
+
+/// An object of a given name that may be damaged. The reference and the code make the same of it.
+fn parity_object(bytes: &[u8], given: &Value) -> Decoded {
+    let name: [u8; 32] = from_hex(given["name"].as_str().unwrap()).unwrap();
+    let is_right = |healed: &[u8]| *blake3::hash(healed).as_bytes() == name;
+    let by_the_book = reference_parity::heal(bytes, is_right);
+    let healed = parity::heal(bytes, is_right);
+    assert_eq!(healed.as_ref().ok().map(|healed| &healed.bytes), by_the_book.as_ref(), "the specification differs");
+    let healed = healed.map_err(text)?;
+    let meaning = json!({
+        "healed": to_hex(&healed.bytes), "damaged": healed.damaged, "shard_count": healed.shard_count,
+    });
+    Ok((meaning, bytes.to_vec()))
 }
 
 fn frame_meaning(frame: &Frame) -> Value {
@@ -331,7 +360,7 @@ fn pack_object(bytes: &[u8], given: &Value) -> Decoded {
     let head = bytes.get(..HEADER_LEN).ok_or("truncated")?;
     let header = Header::decode(ObjectType::Pack, &mut Reader::new(head)).map_err(text)?;
     let opener = FrameOpener::new(head, &keys).map_err(text)?;
-    let frames = footer_of(bytes, &keys).map_err(text)?;
+    let (_, frames) = footer_of(bytes, &keys).map_err(text)?;
     let mut plains = vec![Vec::new(); frames.len()];
     let mut known: BTreeMap<ChunkId, Vec<u8>> = BTreeMap::new();
     // Deltas last: their bases are in the same pack.

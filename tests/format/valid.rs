@@ -16,6 +16,7 @@ use compline::store::keyring::{self, Extra};
 use compline::store::pack::{self, Frame, FrameKind, Lineage, Role};
 use compline::store::pack_reader::PackKeys;
 use compline::store::pack_writer::PackWriter;
+use compline::store::parity::{self, Geometry, Label, Share};
 use serde_json::{Value, json};
 
 use super::reference_delta::{self, Op};
@@ -144,7 +145,7 @@ pub fn config_object(features: u64, json: &str) -> Vec<u8> {
     sealed(ObjectType::Config, &ConfigHead { repository: REPOSITORY, features }.encode(), json.as_bytes())
 }
 
-pub const CONFIG: &str = r#"{"created_at":"2026-09-21T12:00:00Z","pack_len":16777216,"frame_len":1048576}"#;
+pub const CONFIG: &str = r#"{"created_at":"2026-09-21T12:00:00Z","pack_len":16777216,"frame_len":1048576,"parity":20}"#;
 pub const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
 
 pub fn key_object(given: &Value) -> Vec<u8> {
@@ -162,14 +163,63 @@ pub fn key_given(more: &Value) -> Value {
 
 /// Chunks of a small pack: one frame of noise, one of text.
 pub fn pack_bytes(role: Role) -> Vec<u8> {
+    pack_with_parity(role, Share::NONE)
+}
+
+fn pack_with_parity(role: Role, parity: Share) -> Vec<u8> {
     let keys = PackKeys::new(&master());
     let mut pack = PackWriter::with_salt(role, &keys, SALT);
+    pack.set_parity(parity);
     let noise = blake3::hash(b"noise").as_bytes().to_vec();
     let text = [b"compline ".repeat(9), b"the last office of the day\n".repeat(4)];
     pack.push(packed(&keys, FrameKind::Raw, &[&noise], noise.clone(), Vec::new()));
     let zstd = compress::always_compress(compress::LEVEL, &text.concat()).unwrap();
     pack.push(packed(&keys, FrameKind::Zstd, &[&text[0], &text[1]], zstd, Vec::new()));
     pack.finish().bytes
+}
+
+/// An object of text and parity, damaged by `damage`, and its name.
+pub fn damaged(name: &str, len: usize, thousandths: u16, damage: impl Fn(&mut Vec<u8>)) -> Vector {
+    let mut object = b"the last office of the day, ".repeat(len / 28 + 1);
+    object.truncate(len);
+    parity::protect(&mut object, 99, Share::of_packs(thousandths).unwrap());
+    let given = json!({ "name": to_hex(blake3::hash(&object).as_bytes()) });
+    damage(&mut object);
+    vector(name, given, object)
+}
+
+fn parities() -> Vec<Vector> {
+    let flip = |at: usize| move |object: &mut Vec<u8>| object[at] ^= 1;
+    let geometry = Geometry { data_len: 8_000_000, footer_len: 300, shard_len: 4096, parity_count: 42 };
+    let largest = Geometry { data_len: 1 << 32, footer_len: u32::MAX, shard_len: 131_072, parity_count: 32_768 };
+    vec![
+        vector("label-table", Value::Null, Label { number: u32::MAX, geometry, hash: *b"12345678" }.encode()),
+        vector("label-block", Value::Null, Label { number: 41, geometry, hash: [0xff; 8] }.encode()),
+        vector("label-largest", Value::Null, Label { number: 0, geometry: largest, hash: [0; 8] }.encode()),
+        damaged("parity-whole", 300, 100, |_| {}),
+        damaged("parity-one-byte", 1, 500, |_| {}),
+        damaged("parity-bit-of-data", 300, 100, flip(130)),
+        damaged("parity-bit-of-both-tables", 300, 100, |object| {
+            // The last entry of each.
+            object[300 + 48 + 19] ^= 1;
+            let end = object.len();
+            object[end - 21] ^= 1;
+        }),
+        damaged("parity-burst", 300, 100, |object| object[200..264].fill(0xff)),
+        damaged("parity-burst-over-the-end-of-data", 300, 100, |object| object[290..354].fill(0xff)),
+        damaged("parity-three-shards", 300, 100, |object| [0, 64, 299].iter().for_each(|at| object[*at] ^= 0x80)),
+        damaged("parity-trailer", 300, 100, |object| {
+            let end = object.len();
+            object[end - 20..].fill(0);
+        }),
+        damaged("parity-cut", 300, 100, |object| object.truncate(500)),
+        damaged("parity-appended", 300, 100, |object| object.extend_from_slice(b"COMPLEND")),
+        // Three parity shards of four points.
+        damaged("parity-one-label-left", 300, 100, |object| {
+            let start = 300 + 48 + 20;
+            [300, start, start + 112, start + 336].iter().for_each(|at| object[*at] ^= 1);
+        }),
+    ]
 }
 
 /// A frame of `chunks` that seals `bytes`.
@@ -395,6 +445,9 @@ pub fn all() -> Vec<Vector> {
     all.push(vector("pack-content", with_master(&Value::Null), pack_bytes(Role::Content)));
     all.extend(deltas());
     all.push(vector("pack-deltas", with_master(&Value::Null), pack_of_deltas()));
+    all.extend(parities());
+    let with_parity = pack_with_parity(Role::Content, Share::of_packs(100).unwrap());
+    all.push(vector("pack-with-parity", with_master(&Value::Null), with_parity));
     all.push(vector("pack-tree", with_master(&Value::Null), pack_bytes(Role::Tree)));
     all.push(cuts("cuts-default", "default", 3_000_001, 255));
     all.push(cuts("cuts-db-text", "db-text", 1_000_003, 255));

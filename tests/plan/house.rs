@@ -18,6 +18,7 @@ use compline::observer::{Context, Ledger};
 use compline::plan::Plan;
 use compline::storage::Location;
 use compline::store::Unlock;
+use compline::store::parity::Share;
 
 /// Which components a backup takes.
 #[derive(Clone, Copy)]
@@ -38,7 +39,7 @@ impl House {
         let home = tempfile::tempdir().unwrap();
         let plan = format!("format = 1\nplatform = {{ name = \"house\" }}\n{components}");
         let house = Self { home, plan };
-        with_app(|app| init::run(app, &house.location(), &unlock(), "first")).unwrap();
+        with_app(|app| init::run(app, &house.location(), &unlock(), "first", Share::PACK)).unwrap();
         house
     }
 

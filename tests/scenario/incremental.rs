@@ -10,6 +10,7 @@ use compline::commands::{App, SnapshotPath, Target, init, restore, snapshots};
 use compline::observer::Counter;
 use compline::storage::Location;
 use compline::store::Unlock;
+use compline::store::parity::Share;
 use jiff::SignedDuration;
 use tempfile::TempDir;
 
@@ -32,7 +33,7 @@ impl Machine {
         let scratch = TempDir::new().unwrap();
         let location = Location::parse(scratch.path().join("repository").as_os_str()).unwrap();
         let (unlock, _) = Unlock::new_key_file().unwrap();
-        with_app(&World::new(), |app| init::run(app, &location, &unlock, "").unwrap());
+        with_app(&World::new(), |app| init::run(app, &location, &unlock, "", Share::PACK).unwrap());
         let target = Target { location, unlock, cache: Some(scratch.path().join("cache")) };
         std::fs::create_dir_all(scratch.path().join("source/below")).unwrap();
         let machine = Self { scratch, target, nights: Cell::new(0) };

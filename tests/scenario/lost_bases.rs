@@ -229,7 +229,7 @@ fn bases_that_rotted_are_found_by_reading_and_never_give_wrong_bytes() {
         let problems = shelf::check(&open(machine, &lost), DataSubset::All).unwrap();
         assert!(problems.iter().any(|problem| problem.starts_with(&rotten)), "{what}: {problems:#?}");
         assert!(
-            problems.iter().any(|problem| problem.contains("A delta in it can't be read")),
+            problems.iter().any(|problem| problem.contains("a delta in it can't be read")),
             "{what}: {problems:#?}"
         );
         assert_eq!(Lost::readable(&open(machine, &lost), &what).last(), Some(&false), "{what}");

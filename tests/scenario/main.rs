@@ -20,6 +20,7 @@ mod kill;
 mod labels;
 mod lost_bases;
 mod model;
+mod parity;
 mod prune;
 mod restic_policies;
 mod secrets;

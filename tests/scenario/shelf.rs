@@ -21,6 +21,7 @@ use compline::storage::{Listed, ObjectBytes, ObjectKey, ObjectKind, Storage, Sto
 use compline::store::check::{self as store_check, DataSubset};
 use compline::store::config::{Config, ConfigHead};
 use compline::store::pack::{FrameKind, Lineage};
+use compline::store::parity::Share;
 use compline::store::{Repository, Unlock, keyring};
 
 use crate::support::World;
@@ -39,6 +40,9 @@ pub struct Held<S>(pub Arc<S>);
 impl<S: Storage> Storage for Held<S> {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
         self.0.put_new(key, bytes)
+    }
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
+        self.0.replace(key, bytes)
     }
     fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
         self.0.get(key)
@@ -62,11 +66,16 @@ impl<S: Storage> Storage for Held<S> {
 
 /// Creates a repository whose packs are so short that a few files fill several.
 pub fn create(storage: &dyn Storage) -> Unlock {
+    create_with(storage, Share::PACK)
+}
+
+/// The same with so much parity.
+pub fn create_with(storage: &dyn Storage, parity: Share) -> Unlock {
     let now = World::new().clock.now();
     let (unlock, _) = Unlock::new_key_file().unwrap();
     let master = Secret::random().unwrap();
     let head = ConfigHead { repository: RepositoryId::from_bytes(crypto::random().unwrap()), features: 0 };
-    let config = Config { pack_len: 1 << 16, frame_len: 1 << 14, ..Config::new(now) };
+    let config = Config { pack_len: 1 << 16, frame_len: 1 << 14, parity, ..Config::new(now) };
     keyring::add(storage, head.repository, &master, &unlock, "test", now).unwrap();
     storage.put_new(&ObjectKey::Config, &config.seal(head, &master).unwrap()).unwrap();
     unlock

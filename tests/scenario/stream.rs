@@ -11,6 +11,7 @@ use compline::error::ErrorKind;
 use compline::observer::Counter;
 use compline::storage::Location;
 use compline::store::Unlock;
+use compline::store::parity::Share;
 use tempfile::TempDir;
 
 use crate::support::World;
@@ -69,7 +70,7 @@ fn with_app<T>(world: &World, work: impl FnOnce(App<'_>) -> T) -> T {
 fn target(scratch: &TempDir) -> Arc<Target> {
     let location = Location::parse(scratch.path().join("repository").as_os_str()).unwrap();
     let (unlock, _) = Unlock::new_key_file().unwrap();
-    with_app(&World::new(), |app| init::run(app, &location, &unlock, "").unwrap());
+    with_app(&World::new(), |app| init::run(app, &location, &unlock, "", Share::PACK).unwrap());
     Arc::new(Target { location, unlock, cache: Some(scratch.path().join("cache")) })
 }
 

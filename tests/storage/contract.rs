@@ -90,6 +90,37 @@ pub fn a_reader_sees_nothing_or_everything_of_an_object_being_put(storage: &dyn 
     });
 }
 
+pub fn a_replaced_object_has_the_new_bytes_and_keeps_its_name(storage: &dyn Storage) {
+    for key in one_of_each() {
+        storage.put_new(&key, b"damaged, and longer").unwrap();
+        storage.replace(&key, b"healed").unwrap();
+        assert_eq!(*storage.get(&key).unwrap(), *b"healed");
+        assert_eq!(storage.list(key.kind()).unwrap(), [Listed { key, len: 6 }]);
+        assert_eq!(storage.put_new(&key, b"x").unwrap_err().kind(), StorageErrorKind::Exists);
+    }
+    storage.replace(&pack(9), b"was gone meanwhile").unwrap();
+    assert_eq!(*storage.get(&pack(9)).unwrap(), *b"was gone meanwhile");
+}
+
+pub fn a_reader_sees_the_old_bytes_or_the_new_ones_of_an_object_being_replaced(storage: &dyn Storage) {
+    let contents = [bytes(1, LARGE), bytes(2, LARGE + 5)];
+    storage.put_new(&pack(1), &contents[0]).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                let found = storage.get(&pack(1)).unwrap();
+                assert!(contents.iter().any(|content| *content == *found), "{} bytes of a mixture", found.len());
+            }
+        });
+        for round in 0..6 {
+            storage.replace(&pack(1), &contents[round % 2]).unwrap();
+        }
+        done.store(true, Ordering::SeqCst);
+        reader.join().unwrap();
+    });
+}
+
 pub fn a_missing_object_is_not_found(storage: &dyn Storage) {
     for key in one_of_each() {
         let kinds = [

@@ -74,6 +74,8 @@ mod suites {
         a_put_of_an_existing_key_fails_and_keeps_the_old_bytes,
         of_many_writers_of_one_key_exactly_one_wins_and_its_bytes_stand,
         a_reader_sees_nothing_or_everything_of_an_object_being_put,
+        a_replaced_object_has_the_new_bytes_and_keeps_its_name,
+        a_reader_sees_the_old_bytes_or_the_new_ones_of_an_object_being_replaced,
         a_missing_object_is_not_found,
         a_range_gives_exactly_its_bytes,
         a_range_past_the_end_is_out_of_range,

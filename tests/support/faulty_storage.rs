@@ -103,6 +103,9 @@ impl Storage for FaultyStorage {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
         self.call(false, || self.objects.put_new(key, bytes))
     }
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
+        self.call(false, || self.objects.replace(key, bytes))
+    }
     fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
         self.call(true, || self.objects.get(key))
     }

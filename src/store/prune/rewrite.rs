@@ -7,7 +7,7 @@ use crate::compress;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
 use crate::observer::{Counter, Problem};
-use crate::storage::{ObjectKey, StorageErrorKind};
+use crate::storage::{ObjectBytes, ObjectKey, StorageErrorKind};
 use crate::store::envelope::HEADER_LEN;
 use crate::store::frame_maker::{PackedFrame, together};
 use crate::store::frame_source::{FrameSource, READ_FRAMES_LEN};
@@ -68,7 +68,12 @@ impl Run<'_> {
     fn rewrite_pack(&mut self, source: &FrameSource<'_>, new: &mut NewPacks, id: PackId) -> Result<()> {
         let key = ObjectKey::Pack(id);
         let bytes = match self.repository.storage().get(&key) {
-            Ok(bytes) => bytes,
+            Ok(bytes) if PackId::from_bytes(*blake3::hash(&bytes).as_bytes()) == id => bytes,
+            // What is rewritten is healed on the way, where that can be.
+            Ok(bytes) => match self.repository.healed_pack(id, Some(self.context)) {
+                Some(healed) => ObjectBytes::Owned(healed.to_vec()),
+                None => bytes,
+            },
             // Somebody else deleted it: nothing in it was needed.
             Err(error) if error.kind() == StorageErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -102,7 +107,7 @@ impl Run<'_> {
     fn push(&mut self, new: &mut NewPacks, role: Role, frame: PackedFrame) -> Result<()> {
         let slot = role as usize - 1;
         if new.open[slot].is_none() {
-            new.open[slot] = Some(PackWriter::new(role, 0, &self.repository.inner.keys)?);
+            new.open[slot] = Some(PackWriter::new(role, 0, self.repository.parity(), &self.repository.inner.keys)?);
         }
         let is_full = new.open[slot].as_mut().is_some_and(|pack| {
             pack.push(frame);
