@@ -24,6 +24,7 @@ use compline::store::index_segment;
 use compline::store::keyring::{self, Extra};
 use compline::store::pack::{self, FrameKind, Lineage, Role};
 use compline::store::pack_reader::{self, PackKeys};
+use compline::store::parity::{self, Label, Share};
 use compline::units;
 
 /// Name of a target, and what it does with bytes.
@@ -37,6 +38,8 @@ pub const ALL: &[(&str, fn(&[u8]))] = &[
     ("frame", frame),
     ("delta", delta_of_any_base),
     ("similar", similar),
+    ("label", label),
+    ("parity", parity_of_anything),
     ("segment", segment),
     ("entry", entry_record),
     ("tree", tree),
@@ -122,13 +125,13 @@ fn record(data: &[u8]) {
     compressed_body(data);
 }
 
-/// The bytes as the plain text of a record that says it is compressed.
+/// The bytes as the plain text of a record that says it is compressed. A segment: those need no parity.
 fn compressed_body(data: &[u8]) {
     let subkey = master().subkey(Purpose::Record);
-    let header = envelope::Header { detail: 1, salt: SALT }.encode(ObjectType::Snapshot);
+    let header = envelope::Header { detail: 1, salt: SALT }.encode(ObjectType::Segment);
     let mut body = data.to_vec();
     subkey.object_key(&header).seal(0, &header, &mut body);
-    let _refused = envelope::open_record(ObjectType::Snapshot, &subkey, &[header, body].concat());
+    let _refused = envelope::open_record(ObjectType::Segment, &subkey, &[header, body].concat());
 }
 
 fn pack_object(data: &[u8]) {
@@ -205,6 +208,46 @@ fn round_trip(base: &[u8], target: &[u8]) {
     if let Some(Encoded { bytes: delta, .. }) = delta::encode(&index, base, target) {
         assert!(delta.len() < target.len());
         assert_eq!(delta::decode(&delta, base, target.len()).as_deref(), Ok(target));
+    }
+}
+
+fn label(data: &[u8]) {
+    if let Ok(label) = Label::decode(data) {
+        assert_eq!(label.encode(), data[..parity::LABEL_LEN]);
+    }
+    // The fuzzer can't guess hashes: the last field is made right for it, and the label is put where it says it lies.
+    let Some(fields) = data.first_chunk::<40>() else { return };
+    let check = *blake3::hash(fields).as_bytes();
+    let label = [fields.as_slice(), &check[..8]].concat();
+    let Ok(decoded) = Label::decode(&label) else { return };
+    assert_eq!(decoded.encode(), label);
+    let at = decoded.geometry.data_len;
+    if at < 1 << 16 {
+        let mut object = data.repeat(at / data.len() + 1);
+        object.truncate(at);
+        object.extend_from_slice(&label);
+        object.extend_from_slice(data);
+        let _refused = parity::heal(&object, |_| true);
+    }
+}
+
+/// Length (u16), share, count of flips, the flips (u16 each); what follows is in the place of the object's beginning. Then all
+/// of it as an object.
+fn parity_of_anything(data: &[u8]) {
+    let _refused = parity::heal(data, |_| true);
+    let Some(([a, b, share, count], rest)) = data.split_first_chunk::<4>() else { return };
+    let mut object = vec![*share; usize::from(u16::from_le_bytes([*a, *b])) % 20_000 + 1];
+    parity::protect(&mut object, 7, Share::of_packs(u16::from(*share)).expect("no share is so great"));
+    let mut damaged = object.clone();
+    let (flips, rest) = rest.split_at(rest.len().min(usize::from(*count) * 2));
+    let len = rest.len().min(damaged.len());
+    damaged[..len].copy_from_slice(&rest[..len]);
+    for flip in flips.chunks_exact(2) {
+        let at = usize::from(u16::from_le_bytes([flip[0], flip[1]])) % damaged.len();
+        damaged[at] ^= 1;
+    }
+    if let Ok(healed) = parity::heal(&damaged, |bytes| bytes == object) {
+        assert!(healed.bytes == object);
     }
 }
 

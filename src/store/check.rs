@@ -198,8 +198,11 @@ fn check_data(repository: &Repository, source: &FrameSource<'_>, row: &Listed, c
         Verdict::Healed(healed) => &healed.bytes,
         _ => &bytes,
     };
-    let outcome = check_frames(repository, source, id, bytes, context)
-        .unwrap_or_else(|fault| Outcome { lost: 0, chunks: 0, first_fault: Some(fault) });
+    let outcome = check_frames(repository, source, id, bytes, context).unwrap_or_else(|fault| Outcome {
+        lost: 0,
+        chunks: 0,
+        first_fault: Some(fault),
+    });
     let fault = match outcome.first_fault {
         None => None,
         Some(Fault::Pack(cause)) => Some(cause.to_string()),

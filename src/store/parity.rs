@@ -273,9 +273,9 @@ fn append(object: &mut Vec<u8>, geometry: &Geometry) {
 pub fn is_as_protected(object: &[u8], data_len: usize, footer_len: u32, share: Share) -> bool {
     let Some((data, end)) = object.split_at_checked(data_len) else { return false };
     match Geometry::choose(data_len, footer_len, share) {
-        Some(geometry) => end.split_at_checked(geometry.part_len()).is_some_and(|(part, trailer)| {
-            trailer == geometry.trailer() && part == part_of(data, &geometry)
-        }),
+        Some(geometry) => end
+            .split_at_checked(geometry.part_len())
+            .is_some_and(|(part, trailer)| trailer == geometry.trailer() && part == part_of(data, &geometry)),
         None => end == pack::encode_trailer(footer_len),
     }
 }

@@ -103,12 +103,7 @@ impl Repository {
     ///
     /// # Errors
     /// As [`Repository::create`].
-    pub fn create_with(
-        storage: &dyn Storage,
-        unlock: &Unlock,
-        label: &str,
-        config: &Config,
-    ) -> Result<RepositoryId> {
+    pub fn create_with(storage: &dyn Storage, unlock: &Unlock, label: &str, config: &Config) -> Result<RepositoryId> {
         if exists(storage)? {
             return Err(exists_already(&storage.location()));
         }
@@ -129,13 +124,23 @@ impl Repository {
     /// # Errors
     /// `NoRepository`, `WrongKey`, `UnsupportedFormat`, `Damaged`, or from storage and cache.
     pub fn open(storage: Box<dyn Storage>, unlock: &Unlock, cache: Option<&Path>) -> Result<Self> {
-        let (object, verdict) = heal::read_record(storage.as_ref(), &ObjectKey::Config).map_err(|error| match error.kind() {
+        let (object, verdict) = heal::read_record(storage.as_ref(), &ObjectKey::Config).map_err(|error| match error
+            .kind()
+        {
             StorageErrorKind::NotFound => {
                 Error::new(ErrorKind::NoRepository, format!("There is no repository at {}", storage.location()))
                     .hint("Create one with `compline init`, or correct the location (-r, COMPLINE_REPO, or the plan)")
             }
             _ => error.into(),
         })?;
+        let is_newer = envelope::record_extra(ObjectType::Config, &object).is_err_and(|cause| cause.is_newer());
+        if let Verdict::Lost(why) = verdict
+            && !is_newer
+        {
+            return Err(Error::damaged("The config of the repository is damaged")
+                .hint("Bring the object `config` back from a copy of the repository")
+                .cause(why));
+        }
         let head = ConfigHead::read(&object)?;
         let opened = keyring::open(storage.as_ref(), head.repository, unlock)?;
         let master = opened.master;

@@ -85,11 +85,12 @@ fn times(a: u16, b: u16) -> u16 {
 
 fn inverse(a: u16) -> u16 {
     // a^(2^16 - 2)
-    (1..16).fold((1, a), |(product, power), _| {
-        let power = times(power, power);
-        (times(product, power), power)
-    })
-    .0
+    (1..16)
+        .fold((1, a), |(product, power), _| {
+            let power = times(power, power);
+            (times(product, power), power)
+        })
+        .0
 }
 
 /// The element that a number of 16 bits stands for: the sum of the basis elements of its bits.
@@ -182,8 +183,7 @@ fn whole(data: &[u8], numbers: &Numbers) -> Vec<u8> {
         .flat_map(|n| [write_label(u32::try_from(n).unwrap(), numbers, &parity[&n]), parity[&n].clone()].concat())
         .collect();
     let part = [table.clone(), blocks, table].concat();
-    let trailer =
-        [&numbers.footer_len.to_le_bytes()[..], &(part.len() as u64).to_le_bytes(), b"COMPLEND"].concat();
+    let trailer = [&numbers.footer_len.to_le_bytes()[..], &(part.len() as u64).to_le_bytes(), b"COMPLEND"].concat();
     [data, &part, &trailer].concat()
 }
 
@@ -207,7 +207,8 @@ fn heal_as(object: &[u8], numbers: &Numbers) -> Option<Vec<u8>> {
     let mut lost = Vec::new();
     for n in 0..numbers.shard_count() {
         let shard = object.get(n * shard_len..data_len.min((n + 1) * shard_len));
-        let entries = numbers.tables().map(|table| object.get(table + LABEL_LEN + 4 * n..table + LABEL_LEN + 4 * n + 4));
+        let entries =
+            numbers.tables().map(|table| object.get(table + LABEL_LEN + 4 * n..table + LABEL_LEN + 4 * n + 4));
         match shard {
             // PAR-7: an entry of either table is enough.
             Some(shard) if entries.contains(&Some(&hash::<4>(shard))) => {

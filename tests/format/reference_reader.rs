@@ -180,7 +180,8 @@ fn header(object: &[u8], object_type: u8) -> Result<&[u8]> {
 fn record(object: &[u8], object_type: u8, extra_len: usize, subkey: &Id) -> Result<Vec<u8>> {
     let header = header(object, object_type)?;
     // REC-4: all but segments, which this reader never opens, end with parity and a trailer.
-    let (rest, mut trailer) = object.split_last_chunk::<TRAILER_LEN>().map(|(rest, end)| (rest, Cursor(end))).ok_or("truncated")?;
+    let (rest, mut trailer) =
+        object.split_last_chunk::<TRAILER_LEN>().map(|(rest, end)| (rest, Cursor(end))).ok_or("truncated")?;
     let (zero, parity_len) = (trailer.u32()?, usize::try_from(trailer.u64()?).unwrap());
     if zero != 0 || trailer.take(8)? != b"COMPLEND" {
         return Err("no trailer".to_owned());

@@ -211,8 +211,7 @@ fn a_chunk_that_is_stored_twice_is_read_from_the_pack_that_is_left() {
     for storage in [&mut first, &mut second] {
         assert!(shelf::deltas(&shelf::open(storage, &unlock, None).unwrap()).0 > 0);
     }
-    let of_second: Objects =
-        objects(&second).into_iter().filter(|(key, _)| key.kind() == ObjectKind::Pack).collect();
+    let of_second: Objects = objects(&second).into_iter().filter(|(key, _)| key.kind() == ObjectKind::Pack).collect();
     for (key, bytes) in &of_second {
         first.put_new(key, bytes).unwrap();
     }
@@ -292,7 +291,8 @@ fn a_sector_that_the_disk_cannot_read_is_healed_like_any_other_damage() {
     for night in 1..=NIGHTS {
         save(&storage, &unlock, night);
     }
-    let packs: Vec<Listed> = storage.list(ObjectKind::Pack).unwrap().into_iter().filter(|row| row.len > 50_000).collect();
+    let packs: Vec<Listed> =
+        storage.list(ObjectKind::Pack).unwrap().into_iter().filter(|row| row.len > 50_000).collect();
     assert!(packs.len() > 3);
     for row in packs {
         for start in [0, row.len / 2, row.len - 600] {
