@@ -9,6 +9,7 @@ pub mod content;
 pub mod diff;
 pub mod entry;
 pub mod fields;
+pub mod mend;
 pub mod path;
 pub mod posix;
 pub mod reach;

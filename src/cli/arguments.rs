@@ -155,12 +155,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "PART")]
         read_data_subset: Option<String>,
     },
-    /// Heal damaged objects from their parity, and say which can't be healed
-    Repair {
-        /// Say what could be done, write nothing
-        #[arg(short = 'n', long)]
-        dry_run: bool,
-    },
+    /// Heal what is damaged, save what can be read of the rest, and write snapshots without what is lost
+    Repair(Repair),
     /// Who can open the repository
     #[command(subcommand)]
     Key(Key),
@@ -326,6 +322,9 @@ pub(super) struct Forget {
     /// Let the rules remove every snapshot of a group
     #[arg(long)]
     pub allow_empty: bool,
+    /// Give the space back at once, as `compline prune` does
+    #[arg(long)]
+    pub prune: bool,
     /// Say what would be removed and why, remove nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -444,6 +443,19 @@ pub(super) struct Tag {
 
 fn tag(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("a tag has at least one letter".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Repair {
+    /// Say what could be done, write nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// A repository with the same keys, such as a mirror, that may have what is lost (may be given again)
+    #[arg(long, value_name = "LOCATION")]
+    pub from: Vec<String>,
+    /// How long to wait for backups that began before, if packs have to go
+    #[arg(long, default_value = "1h", value_name = "TIME")]
+    pub wait: String,
 }
 
 #[derive(Debug, Args)]

@@ -11,7 +11,9 @@ use std::sync::atomic::AtomicBool;
 
 use clap::CommandFactory;
 
-use super::arguments::{Backup, Cli, Command, ExistingChoice, Global, Key, OverwriteChoice, PlanVerb, Prune, Restore};
+use super::arguments::{
+    Backup, Cli, Command, ExistingChoice, Global, Key, OverwriteChoice, PlanVerb, Prune, Repair, Restore,
+};
 use super::render::{self, Renderer};
 use super::terminal::Terminal;
 use super::{Ending, unlock};
@@ -20,6 +22,7 @@ use crate::archive::{FilesSource, Overwrite, RestoreOptions};
 use crate::clock::SystemClock;
 use crate::commands::backup::{Labels, Work};
 use crate::commands::recover::Recovery;
+use crate::commands::repair::RepairOptions;
 use crate::commands::{self, App, SnapshotPath, Target};
 use crate::components::Existing;
 use crate::components::files::exclude_set;
@@ -87,6 +90,10 @@ fn time(text: &str) -> Result<jiff::Timestamp> {
     })
 }
 
+fn waiting_time(text: &str) -> Result<std::time::Duration> {
+    parse_duration(text).ok_or_else(|| usage(format!("`{text}` is no time to wait")).hint("Write 30s, 10m or 1h"))
+}
+
 fn snapshot_path(text: &OsStr) -> Result<SnapshotPath> {
     SnapshotPath::parse(text.as_bytes())
 }
@@ -121,7 +128,7 @@ impl Session<'_> {
             Command::Tag(options) => retention::tag(self, options),
             Command::Prune(options) => self.prune(&options),
             Command::Check { read_data, read_data_subset } => self.check(read_data, read_data_subset.as_deref()),
-            Command::Repair { dry_run } => self.repair(dry_run),
+            Command::Repair(options) => self.repair(&options),
             Command::Key(verb) => self.key(verb),
             Command::Plan(verb) => self.plan_verb(verb),
             Command::Completions { shell } => {
@@ -272,16 +279,22 @@ impl Session<'_> {
         let allowance = Allowance::parse(&options.max_unused).ok_or_else(|| {
             usage(format!("`{}` is no share of a repository", options.max_unused)).hint("Write 5%, 2GiB or unlimited")
         })?;
-        let wait = parse_duration(&options.wait)
-            .ok_or_else(|| usage(format!("`{}` is no time to wait", options.wait)).hint("Write 30s, 10m or 1h"))?;
+        let wait = waiting_time(&options.wait)?;
         let options = PruneOptions { allowance, wait, dry_run: options.dry_run };
         let report = commands::prune::run(self.app, &self.target()?, options)?;
         self.out.prune(&report)?;
         Ok(if report.summary.writers_waited_for.is_empty() { self.ending() } else { Ending::Problems })
     }
 
-    fn repair(&self, dry_run: bool) -> Result<Ending> {
-        let report = commands::repair::run(self.app, &self.target()?, dry_run)?;
+    fn repair(&self, options: &Repair) -> Result<Ending> {
+        let location =
+            |text: &String| text.parse().map_err(|cause| usage(format!("`{text}` is no location")).cause(cause));
+        let options = RepairOptions {
+            dry_run: options.dry_run,
+            from: options.from.iter().map(location).collect::<Result<_>>()?,
+            wait: waiting_time(&options.wait)?,
+        };
+        let report = commands::repair::run(self.app, &self.target()?, &options)?;
         self.out.repair(&report)?;
         Ok(if report.leaves_damage() { Ending::Damage } else { self.ending() })
     }

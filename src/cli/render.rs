@@ -29,6 +29,7 @@ use crate::id::KeyId;
 use crate::observer::Problem;
 use crate::store::KeyInfo;
 use crate::store::prune::PruneSummary;
+use crate::store::salvage::Salvage;
 use crate::units;
 
 /// Buffered standard output.
@@ -140,6 +141,66 @@ pub(super) struct DiffTotals {
     removed: u64,
     modified: u64,
     metadata: u64,
+}
+
+/// Lost paths of a snapshot that people are shown.
+const LOST_COUNT_SHOWN: usize = 20;
+
+fn beyond_healing(report: &RepairReport) -> String {
+    let mut text = String::new();
+    if report.fetched + report.chunks_fetched > 0 {
+        let (objects, chunks) = (number(report.fetched, "object"), number(report.chunks_fetched, "chunk"));
+        text.push_str(&format!("Took {objects} and {chunks} over from elsewhere.\n"));
+    }
+    let Salvage { packs_removed, chunks_saved, chunks_unreadable, writers_waited_for } = &report.salvage;
+    if *packs_removed > 0 {
+        text.push_str(&format!(
+            "Removed {}: {} in them could be read and were stored again, {} could not.\n",
+            number(*packs_removed, "pack"),
+            number(*chunks_saved, "chunk"),
+            number(*chunks_unreadable, "chunk"),
+        ));
+    }
+    for writer in writers_waited_for {
+        text.push_str(&format!("Still running: {writer}. Damaged packs stay; run repair again later.\n"));
+    }
+    for hit in &report.snapshots_hit {
+        let paths = number(hit.lost_count, "path");
+        text.push_str(&format!("Snapshot {} has lost {paths}:\n", hit.snapshot.short()));
+        text.extend(hit.lost.iter().take(LOST_COUNT_SHOWN).map(|path| ["  ", path, "\n"].concat()));
+        if hit.lost_count > LOST_COUNT_SHOWN as u64 {
+            text.push_str("  and more, which --json lists\n");
+        }
+        if let Some(mended) = hit.mended {
+            let mended = mended.short();
+            text.push_str(&format!("  What is left is snapshot {mended}; the old one stays until you forget it.\n"));
+        }
+    }
+    text
+}
+
+fn prune_text(report: &PruneReport) -> String {
+    let PruneSummary { decision, .. } = &report.summary;
+    let mut text = format!(
+        "{} need {} of {} in {}.\n",
+        number(report.snapshots, "snapshot"),
+        units::size(decision.bytes_needed),
+        units::size(decision.bytes),
+        number(decision.packs, "pack"),
+    );
+    if report.dry_run {
+        text.push_str(&format!(
+            "Would delete {} that nobody needs ({}), and rewrite {} ({} of them are needed): {} would be freed.\n",
+            number(decision.packs_unused, "pack"),
+            units::size(decision.bytes_unused),
+            number(decision.packs_rewritten, "pack"),
+            units::size(decision.bytes_rewritten),
+            units::size(decision.bytes_freed),
+        ));
+        return text;
+    }
+    text.push_str(&pruned(&report.summary));
+    text
 }
 
 fn pruned(summary: &PruneSummary) -> String {
@@ -347,35 +408,15 @@ impl Renderer {
     }
 
     pub(super) fn prune(&self, report: &PruneReport) -> Result<()> {
-        self.report(report, || {
-            let PruneSummary { decision, .. } = &report.summary;
-            let mut text = format!(
-                "{} need {} of {} in {}.\n",
-                number(report.snapshots, "snapshot"),
-                units::size(decision.bytes_needed),
-                units::size(decision.bytes),
-                number(decision.packs, "pack"),
-            );
-            if report.dry_run {
-                text.push_str(&format!(
-                    "Would delete {} that nobody needs ({}), and rewrite {} ({} of them are needed): {} would be freed.\n",
-                    number(decision.packs_unused, "pack"),
-                    units::size(decision.bytes_unused),
-                    number(decision.packs_rewritten, "pack"),
-                    units::size(decision.bytes_rewritten),
-                    units::size(decision.bytes_freed),
-                ));
-                return text;
-            }
-            text.push_str(&pruned(&report.summary));
-            text
-        })
+        self.report(report, || prune_text(report))
     }
 
     pub(super) fn repair(&self, report: &RepairReport) -> Result<()> {
         self.report(report, || {
-            let mut text: String =
-                report.findings.iter().map(|found| format!("{}: {}\n", found.object, found.message)).collect();
+            let mut text = String::new();
+            for found in &report.findings {
+                text.push_str(&format!("{}: {}\n", found.object, found.message));
+            }
             let read = units::size(report.bytes_read);
             let healed = match (report.dry_run, report.healed) {
                 (_, 0) => String::new(),
@@ -388,6 +429,7 @@ impl Renderer {
             };
             let nothing = if report.findings.is_empty() { " Nothing is damaged." } else { "" };
             text.push_str(&format!("Read {read}.{healed}{lost}{nothing}\n"));
+            text.push_str(&beyond_healing(report));
             text
         })
     }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use super::prune::{self, PruneReport};
 use super::{App, Target};
 use crate::archive::retention::group::{Group, GroupBy};
 use crate::archive::retention::{Item, Policy, Reason, Verdict, decide};
@@ -19,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
 use crate::observer::{Context, Problem};
 use crate::store::Repository;
+use crate::store::prune::PruneOptions;
 
 /// Failures in a row after which the storage is taken to be out of order.
 const FAILURES_MAX: u32 = 5;
@@ -123,6 +125,9 @@ pub struct ForgetReport {
     pub failed: Vec<SnapshotId>,
     /// A person or the system asked to stop before all were gone.
     pub interrupted: bool,
+    /// What came of giving the space back, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prune: Option<PruneReport>,
 }
 
 /// Forgets what is wished, or only says what that is.
@@ -130,7 +135,13 @@ pub struct ForgetReport {
 /// # Errors
 /// When nothing was removed: from the repository, `NotFound`, `UnsafeTarget` where a group would be emptied or a pinned
 /// snapshot was named. What fails later is a problem and in the report.
-pub fn run(app: App<'_>, target: &Target, wish: &Wish, dry_run: bool) -> Result<ForgetReport> {
+pub fn run(
+    app: App<'_>,
+    target: &Target,
+    wish: &Wish,
+    dry_run: bool,
+    then_prune: Option<PruneOptions>,
+) -> Result<ForgetReport> {
     let repository = target.open()?;
     let context = &app.context;
     let (groups, time_zone) = match wish {
@@ -138,9 +149,12 @@ pub fn run(app: App<'_>, target: &Target, wish: &Wish, dry_run: bool) -> Result<
         Wish::Rules(rules) => (by_rules(&repository, rules, context)?, Some(zone_name(&rules.zone))),
     };
     let (removed, failed) = (Vec::new(), Vec::new());
-    let mut report = ForgetReport { dry_run, time_zone, groups, removed, failed, interrupted: false };
+    let mut report = ForgetReport { dry_run, time_zone, groups, removed, failed, interrupted: false, prune: None };
     if !dry_run {
         execute(&repository, &mut report, context)?;
+        if let Some(options) = then_prune.filter(|_| !report.interrupted) {
+            report.prune = Some(prune::run(app, target, options)?);
+        }
     }
     Ok(report)
 }

@@ -13,14 +13,16 @@ use std::sync::{Arc, Mutex};
 use rayon::prelude::*;
 
 use super::config::Config;
+use super::index_segment;
 use super::pack::PACK_LEN_MAX;
 use super::parity::{self, HealError, Healed};
 use super::repository::Repository;
-use crate::error::Result;
+use super::session::Session;
+use crate::error::{ErrorKind, Result};
 use crate::id::PackId;
 use crate::observer::{Context, Counter, Problem};
 use crate::pipeline::lock;
-use crate::storage::{ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
+use crate::storage::{Listed, ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
 
 /// Healed packs are kept up to so many bytes, at least one.
 const KEPT_LEN: usize = 24 << 20;
@@ -180,7 +182,9 @@ impl Repository {
     /// Tells the observer which small objects were found to be damaged, and were read all the same: each of them once.
     pub fn tell_damage(&self, context: &Context<'_>) {
         let untold = std::mem::take(&mut lock(&self.inner.healer.0).untold);
-        untold.into_iter().for_each(|problem| context.observer.problem(problem));
+        for problem in untold {
+            context.observer.problem(problem);
+        }
     }
 
     /// The bytes that were written as pack `id`, of which a part was found to be damaged; none if they can't be had. The
@@ -283,15 +287,25 @@ pub fn heal_object(
 }
 
 /// Heals every pack and every record that is damaged, in order of their names. Index segments are left out, which are
-/// made again from packs, and sessions and retired lists, which don't outlive a run or two.
+/// made again from packs, and sessions and retired lists, which don't outlive a run or two. So are packs that are on their
+/// way out, whose names must not come back once they are deleted: who heals for good holds a session, so that no other
+/// pack is deleted meanwhile.
 ///
 /// # Errors
 /// From the storage.
-pub fn heal_all(repository: &Repository, rehearsal: bool, context: &Context<'_>) -> Result<Vec<Finding>> {
+pub fn heal_all(
+    repository: &Repository,
+    session: Option<&Session>,
+    rehearsal: bool,
+    context: &Context<'_>,
+) -> Result<Vec<Finding>> {
     let kinds = [ObjectKind::Config, ObjectKind::Key, ObjectKind::Snapshot, ObjectKind::Pack];
     let mut objects = Vec::new();
     for kind in kinds {
-        objects.extend(repository.storage().list(kind)?);
+        let listed = repository.storage().list(kind)?;
+        let is_going = |id| session.is_some_and(|session| session.avoided().contains(&id));
+        let is_wanted = |row: &Listed| !matches!(row.key, ObjectKey::Pack(id) if is_going(id));
+        objects.extend(listed.into_iter().filter(is_wanted));
     }
     context.observer.expect(objects.iter().map(|row| row.len).sum(), objects.len() as u64);
     let findings: Result<Vec<Option<Finding>>> = objects
@@ -302,4 +316,43 @@ pub fn heal_all(repository: &Repository, rehearsal: bool, context: &Context<'_>)
         })
         .collect();
     Ok(findings?.into_iter().flatten().collect())
+}
+
+/// Takes an object over from another repository that has it as it was written, such as a mirror. False if it has not.
+///
+/// # Errors
+/// From the storage that is written to.
+pub fn fetch_object(repository: &Repository, elsewhere: &Repository, key: &ObjectKey) -> Result<bool> {
+    let Ok(bytes) = elsewhere.storage().get(key) else { return Ok(false) };
+    if *key == ObjectKey::Config || !is_named(key, &bytes) {
+        return Ok(false);
+    }
+    repository.storage().replace(key, &bytes)?;
+    Ok(true)
+}
+
+/// Deletes index segments that can't be read, and lists every pack that no segment lists. How many of both.
+///
+/// # Errors
+/// From storage and index.
+pub fn mend_index(repository: &Repository, context: &Context<'_>) -> Result<(u64, u64)> {
+    let mut deleted = 0;
+    for row in repository.storage().list(ObjectKind::Segment)? {
+        context.go_on()?;
+        let ObjectKey::Segment(id) = row.key else { continue };
+        if repository.read_segment(id).is_err_and(|error| error.kind() == ErrorKind::Damaged) {
+            super::prune::delete(repository, &row.key)?;
+            deleted += 1;
+        }
+    }
+    repository.settle(context)?;
+    let mut entries = Vec::new();
+    for (id, len) in repository.index().unpublished()? {
+        context.go_on()?;
+        entries.extend(repository.read_pack_entry(id, len).ok());
+    }
+    for entries in index_segment::split(&entries) {
+        repository.publish_segment(entries)?;
+    }
+    Ok((deleted, entries.len() as u64))
 }

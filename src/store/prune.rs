@@ -1,4 +1,4 @@
-//! Giving space back (format-spec 11), beside writers and readers that nobody stops. The steps are methods of [`Run`], in
+//! Giving space back (format-spec 11), beside writers and readers that nobody stops. The steps are methods of `Run`, in
 //! the order of the lines of [`run`].
 //!
 //! Nothing is locked. A pack is deleted only after it was on a list that every writer sees that began since, after every

@@ -323,8 +323,11 @@ impl Repository {
 
     /// Brings the index up to date with the packs themselves: what a writer relies on must be there, and what a run
     /// uploaded that died before it could list it is used again. Costs one listing. True if
-    /// packs are gone.
-    pub(super) fn settle(&self, context: &Context<'_>) -> Result<bool> {
+    /// packs are lost.
+    ///
+    /// # Errors
+    /// From storage and index.
+    pub fn settle(&self, context: &Context<'_>) -> Result<bool> {
         self.take_segments(context)?;
         self.learn_packs(context)
     }

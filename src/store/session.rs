@@ -112,6 +112,12 @@ impl Session {
         self.settle(context)
     }
 
+    /// What was on lists when this session looked.
+    #[must_use]
+    pub fn avoided(&self) -> &HashSet<PackId> {
+        &self.avoided
+    }
+
     /// Looks again at what is there, and still relies on nothing that was on a list when this session began to look.
     ///
     /// # Errors

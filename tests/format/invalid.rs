@@ -135,7 +135,9 @@ fn parities(m: &mut Maker) {
     damaged("parity-four-shards", &|object| [0, 64, 128, 192].iter().for_each(|at| object[*at] ^= 1));
     damaged("parity-all-labels", &|object| {
         let start = 300 + 48 + 20;
-        [300, start, start + 112, start + 224, start + 336].iter().for_each(|at| object[*at] ^= 1);
+        for at in [300, start, start + 112, start + 224, start + 336] {
+            object[at] ^= 1;
+        }
     });
     damaged("parity-cut-too-far", &|object| object.truncate(300));
     damaged("parity-shifted", &|object| object.insert(10, 0));

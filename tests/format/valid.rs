@@ -217,7 +217,9 @@ fn parities() -> Vec<Vector> {
         // Three parity shards of four points.
         damaged("parity-one-label-left", 300, 100, |object| {
             let start = 300 + 48 + 20;
-            [300, start, start + 112, start + 336].iter().for_each(|at| object[*at] ^= 1);
+            for at in [300, start, start + 112, start + 336] {
+                object[at] ^= 1;
+            }
         }),
     ]
 }

@@ -22,6 +22,7 @@ mod lost_bases;
 mod model;
 mod parity;
 mod prune;
+mod repair;
 mod restic_policies;
 mod secrets;
 mod shelf;

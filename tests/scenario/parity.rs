@@ -21,6 +21,8 @@ use crate::support::World;
 const NIGHTS: u64 = 3;
 
 type Objects = BTreeMap<ObjectKey, Vec<u8>>;
+/// Which byte of an object of some length.
+type Place = fn(usize) -> usize;
 
 /// A few nights, with deltas.
 fn nights() -> (Arc<MemoryStorage>, Unlock) {
@@ -75,16 +77,16 @@ fn repair_brings_back(storage: &Arc<MemoryStorage>, unlock: &Unlock, written: &O
     let world = World::new();
     let repository = shelf::open(storage, unlock, None).unwrap();
     let before = objects(storage);
-    let rehearsed = heal::heal_all(&repository, true, &world.context()).unwrap();
+    let rehearsed = heal::heal_all(&repository, None, true, &world.context()).unwrap();
     assert_eq!(rehearsed.len(), damaged, "{what}: {rehearsed:?}");
     assert!(rehearsed.iter().all(|finding| finding.state == Healing::CanBeHealed), "{what}: {rehearsed:?}");
     assert!(objects(storage) == before, "{what}: a rehearsal wrote");
-    let healed = heal::heal_all(&repository, false, &world.context()).unwrap();
+    let healed = heal::heal_all(&repository, None, false, &world.context()).unwrap();
     assert!(healed.len() == damaged && healed.iter().all(|finding| finding.state == Healing::Healed), "{healed:?}");
     assert!(objects(storage) == *written, "{what}: repair made something else");
     let repository = shelf::open(storage, unlock, None).unwrap();
     assert_eq!(shelf::check(&repository, DataSubset::All).unwrap(), Vec::<String>::new(), "{what}");
-    assert_eq!(heal::heal_all(&repository, false, &world.context()).unwrap(), Vec::new(), "{what}");
+    assert_eq!(heal::heal_all(&repository, None, false, &world.context()).unwrap(), Vec::new(), "{what}");
 }
 
 #[test]
@@ -94,7 +96,7 @@ fn damage_of_all_objects_at_once_is_restored_through_told_and_repaired() {
     let warm = TempDir::new().unwrap();
     shelf::open(&storage, &unlock, Some(warm.path())).unwrap().refresh(&World::new().context()).unwrap();
     // Header, the middle of the frames, footer and tables, parity, trailer.
-    let places: [(&str, fn(usize) -> usize); 6] = [
+    let places: [(&str, Place); 6] = [
         ("salt", |_| 20),
         ("version", |_| 9),
         ("middle", |len| len / 2),
@@ -106,7 +108,7 @@ fn damage_of_all_objects_at_once_is_restored_through_told_and_repaired() {
         let hurt = fork(&storage);
         let victims: Vec<_> = written.iter().filter(|(key, _)| is_protected(key)).collect();
         for (key, bytes) in &victims {
-            let mut bytes = bytes.to_vec();
+            let mut bytes = Vec::clone(bytes);
             let at = place(bytes.len());
             bytes[at] ^= 0x10;
             hurt.overwrite(key, &bytes);
@@ -144,7 +146,7 @@ fn a_burst_of_the_promised_size_anywhere_in_any_pack_is_restored_through() {
             // Of 2 % parity, which is 1.9 % of what it makes longer.
             let burst = bytes.len() * 19 / 1000;
             let start = (bytes.len() - burst) * step / 23;
-            let mut bytes = bytes.to_vec();
+            let mut bytes = Vec::clone(bytes);
             bytes[start..start + burst].fill(0xff);
             hurt.overwrite(key, &bytes);
         }
@@ -188,7 +190,7 @@ fn damage_beyond_parity_is_said_to_be_lost_and_is_left_as_it_is() {
     hurt.overwrite(key, &bytes);
     let world = World::new();
     let repository = shelf::open(&hurt, &unlock, None).unwrap();
-    let findings = heal::heal_all(&repository, false, &world.context()).unwrap();
+    let findings = heal::heal_all(&repository, None, false, &world.context()).unwrap();
     assert_eq!(findings.len(), 1);
     assert_eq!((findings[0].state, &findings[0].object), (Healing::Lost, &key.path()));
     assert!(*hurt.get(key).unwrap() == bytes);
@@ -302,7 +304,7 @@ fn a_sector_that_the_disk_cannot_read_is_healed_like_any_other_damage() {
             let repository = shelf::open(&disk, &unlock, None).unwrap();
             let problems = shelf::check(&repository, DataSubset::All).unwrap();
             assert!(problems.iter().any(|problem| problem.contains("can be healed")), "{told:?} {problems:?}");
-            heal::heal_all(&repository, false, &World::new().context()).unwrap();
+            heal::heal_all(&repository, None, false, &World::new().context()).unwrap();
             assert!(*disk.objects.get(&row.key).unwrap() == *storage.get(&row.key).unwrap());
         }
     }

@@ -13,12 +13,23 @@ use crate::commands;
 use crate::commands::forget::{Only, Rules, Wish};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Plan, Retention};
+use crate::store::prune::{Allowance, PruneOptions};
 
 pub(super) fn forget(session: &Session<'_>, options: &Forget) -> Result<Ending> {
     let wish = wish(session.plan.as_ref(), options)?;
-    let report = commands::forget::run(session.app, &session.target()?, &wish, options.dry_run)?;
+    let wait = std::time::Duration::from_secs(3600);
+    let prune = PruneOptions { allowance: Allowance::default(), wait, dry_run: false };
+    let prune = options.prune.then_some(prune);
+    let report = commands::forget::run(session.app, &session.target()?, &wish, options.dry_run, prune)?;
     session.out.forget(&report)?;
-    Ok(if report.interrupted { Ending::Interrupted } else { session.ending() })
+    let waits = report.prune.as_ref().is_some_and(|prune| !prune.summary.writers_waited_for.is_empty());
+    Ok(if report.interrupted {
+        Ending::Interrupted
+    } else if waits {
+        Ending::Problems
+    } else {
+        session.ending()
+    })
 }
 
 fn wish(plan: Option<&Plan>, options: &Forget) -> Result<Wish> {

@@ -38,7 +38,9 @@ fn forget_text(report: &ForgetReport) -> String {
     } else {
         format!("{} of {all} removed{days}.\n", report.removed.len())
     });
-    if !report.removed.is_empty() {
+    if let Some(prune) = &report.prune {
+        text.push_str(&super::prune_text(prune));
+    } else if !report.removed.is_empty() {
         text.push_str("`compline prune` gives back what only they needed.\n");
     }
     if !report.failed.is_empty() {

@@ -23,6 +23,9 @@ impl Storage for Stubborn {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
         self.objects.put_new(key, bytes)
     }
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
+        self.objects.replace(key, bytes)
+    }
     fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
         self.objects.get(key)
     }
@@ -67,7 +70,8 @@ fn forgotten(refused: &[usize], stop_after: usize) -> (Result<(usize, usize)>, u
     remove.push(Decided::unread(SnapshotId::from_bytes([0xee; 32])));
     let groups = vec![GroupReport { group: Group::default(), keep: Vec::new(), remove }];
     let (removed, failed) = (Vec::new(), Vec::new());
-    let mut report = ForgetReport { dry_run: false, time_zone: None, groups, removed, failed, interrupted: false };
+    let mut report =
+        ForgetReport { dry_run: false, time_zone: None, groups, removed, failed, interrupted: false, prune: None };
     let result = execute(&repository, &mut report, &context).map(|()| (report.removed.len(), report.failed.len()));
     (result, repository.list_snapshots().unwrap().len(), ledger.problems().len())
 }

@@ -97,7 +97,9 @@ fn one_label_is_enough() {
         assert!(heals(&damaged, &object), "{survivor}");
     }
     let mut damaged = object.clone();
-    labels.iter().for_each(|at| damaged[*at] ^= 1);
+    for at in labels {
+        damaged[at] ^= 1;
+    }
     assert_eq!(heal(&damaged, |_| true), Err(HealError::NoParity));
 }
 
