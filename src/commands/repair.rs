@@ -165,6 +165,7 @@ impl Repair<'_> {
                 lost_packs.push(id);
             }
         }
+        self.repository.hush_damage();
         session.into_iter().for_each(Session::end);
         Ok(lost_packs)
     }

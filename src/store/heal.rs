@@ -187,6 +187,11 @@ impl Repository {
         }
     }
 
+    /// Forgets what [`Repository::tell_damage`] would tell: who heals tells of it itself.
+    pub fn hush_damage(&self) {
+        lock(&self.inner.healer.0).untold.clear();
+    }
+
     /// The bytes that were written as pack `id`, of which a part was found to be damaged; none if they can't be had. The
     /// observer is told once. One thread heals; others that want the same wait for it.
     pub(super) fn healed_pack(&self, id: PackId, context: Option<&Context<'_>>) -> Option<Arc<Vec<u8>>> {

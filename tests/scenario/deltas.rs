@@ -116,7 +116,8 @@ fn nights_of_a_dump_cost_their_changes_with_a_cache_without_and_without_an_index
     }
     // The eighth is made of the first, whose rows have changed eight times as often.
     assert!(growths.iter().all(|growth| *growth < first / 4), "{growths:?} on {first}");
-    assert!(growths.iter().sum::<u64>() < first / 3 * 2, "{growths:?} on {first}");
+    // A tenth of it is the parity of the snapshots and of short packs.
+    assert!(growths.iter().sum::<u64>() < first / 4 * 3, "{growths:?} on {first}");
     let (count, depth) = shelf::deltas(&shelf.open());
     assert!(count as u64 > NIGHTS * 10, "{count} deltas");
     assert!((2..=DeltaPolicy::default().depth_max).contains(&depth), "{depth} deep");
