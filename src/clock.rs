@@ -8,6 +8,11 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
 }
 
+/// Seconds since `started`; none if the clock was set back since.
+pub fn seconds_since(clock: &dyn Clock, started: Timestamp) -> f64 {
+    clock.now().duration_since(started).as_secs_f64().max(0.0)
+}
+
 /// The machine's clock.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SystemClock;

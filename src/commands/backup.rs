@@ -16,6 +16,7 @@ use crate::archive::snapshots::{self as finding, Published};
 use crate::archive::writer::FinishedComponent;
 use crate::archive::{ArchivePath, ArchiveWriter, CaptureSink, ComponentRecord, FilesSource, Parent, Snapshot};
 use crate::chunker::Profile;
+use crate::clock::seconds_since;
 use crate::components::files::Files;
 use crate::components::process::{Chain, Limits, Program};
 use crate::components::{CaptureEnvironment, Captured, Component};
@@ -323,7 +324,7 @@ fn report(
         bytes_stored: get(Counter::BytesStored),
         chunks_new: get(Counter::ChunksNew),
         chunks_delta: get(Counter::ChunksDelta),
-        seconds: app.context.clock.now().duration_since(started).as_secs_f64(),
+        seconds: seconds_since(app.context.clock, started),
     }
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{App, Target};
 use crate::archive::{check as archive_check, snapshots as finding};
+use crate::clock::seconds_since;
 use crate::error::Result;
 use crate::observer::{Counter, Problem};
 use crate::store::check::{self as store_check, DataSubset};
@@ -40,6 +41,6 @@ pub fn run(app: App<'_>, target: &Target, subset: DataSubset) -> Result<CheckRep
         packs: repository.index().totals()?.packs,
         bytes_read: app.ledger.get(Counter::BytesChecked),
         problems: app.ledger.problems(),
-        seconds: app.context.clock.now().duration_since(started).as_secs_f64(),
+        seconds: seconds_since(app.context.clock, started),
     })
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{App, Target};
 use crate::archive::{reach, snapshots as finding};
+use crate::clock::seconds_since;
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
 use crate::observer::{Context, Problem};
@@ -43,7 +44,7 @@ pub fn run(app: App<'_>, target: &Target, options: PruneOptions) -> Result<Prune
         dry_run: options.dry_run,
         summary,
         problems: app.ledger.problems(),
-        seconds: app.context.clock.now().duration_since(started).as_secs_f64(),
+        seconds: seconds_since(app.context.clock, started),
     })
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{App, Target, scratch, snapshot};
 use crate::archive::snapshots::{Published, Selector};
 use crate::archive::{ArchiveReader, ComponentReader, ComponentRecord, Status};
+use crate::clock::seconds_since;
 use crate::components::{Existing, RestoreEnvironment, RestoreStep};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
@@ -94,7 +95,7 @@ pub fn run(
         return Ok(None);
     }
     let components = chosen.iter().map(|chosen| work.execute(chosen)).collect::<Result<Vec<_>>>()?;
-    let seconds = app.context.clock.now().duration_since(started).as_secs_f64();
+    let seconds = seconds_since(app.context.clock, started);
     Ok(Some(RecoveryReport { snapshot: published.id, components, seconds }))
 }
 

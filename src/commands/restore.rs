@@ -8,6 +8,7 @@ use super::{App, SnapshotPath, Target, snapshot};
 use crate::archive::reader::resolve;
 use crate::archive::restore::restore_tree;
 use crate::archive::{ArchiveReader, Content, Entry, RestoreOptions, RestoreSummary};
+use crate::clock::seconds_since;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
 use crate::storage::Location;
@@ -54,7 +55,7 @@ pub fn run(
         let entry = reader.entry(&record.root_entry()?, &below)?;
         summary = one(app, &reader, &entry, into, into, options)?;
     }
-    let seconds = app.context.clock.now().duration_since(started).as_secs_f64();
+    let seconds = seconds_since(app.context.clock, started);
     Ok(RestoreReport { snapshot: published.id, target: into.to_owned(), summary, seconds })
 }
 
