@@ -26,13 +26,14 @@ use crate::id::{ChunkId, PackId, RepositoryId, SegmentId};
 use crate::pipeline::lock;
 
 /// Raised when the tables change; an older file is thrown away and rebuilt.
-const SCHEMA_VERSION: i64 = 5;
+const SCHEMA_VERSION: i64 = 6;
 
 const SCHEMA: &str = "
     CREATE TABLE segments (no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
     CREATE TABLE packs (no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, role INTEGER NOT NULL, len INTEGER NOT NULL);
     CREATE TABLE segment_packs (segment INTEGER NOT NULL, pack INTEGER NOT NULL, PRIMARY KEY (segment, pack)) WITHOUT ROWID;
     CREATE INDEX pack_segments ON segment_packs (pack);
+    CREATE TABLE suspects (segment BLOB PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE frames (no INTEGER PRIMARY KEY AUTOINCREMENT, pack INTEGER NOT NULL, offset INTEGER NOT NULL,
         sealed_len INTEGER NOT NULL, kind INTEGER NOT NULL, plain_len INTEGER NOT NULL,
         depth INTEGER NOT NULL, extension BLOB);

@@ -105,6 +105,7 @@ pub fn run(
         }
     }
     run.release_others()?;
+    segments::unlist_lost(repository, context)?;
     run.summary.segments_joined = segments::join(repository, context)?;
     Ok(run.summary)
 }
@@ -124,6 +125,12 @@ struct Run<'r> {
 fn on_lists(repository: &Repository, but: Option<RetiredId>) -> Result<HashSet<PackId>> {
     let lists = retired::list(repository)?;
     Ok(lists.into_iter().filter(|list| Some(list.id) != but).flat_map(|list| list.packs).collect())
+}
+
+/// The packs that are there.
+fn present(repository: &Repository) -> Result<HashSet<PackId>> {
+    let id = |key| if let ObjectKey::Pack(id) = key { Some(id) } else { None };
+    Ok(repository.storage().list(ObjectKind::Pack)?.into_iter().filter_map(|row| id(row.key)).collect())
 }
 
 impl Run<'_> {
@@ -237,13 +244,7 @@ impl Run<'_> {
         if lists.is_empty() {
             return Ok(());
         }
-        let present: HashSet<PackId> = self
-            .repository
-            .storage()
-            .list(ObjectKind::Pack)?
-            .into_iter()
-            .filter_map(|row| if let ObjectKey::Pack(id) = row.key { Some(id) } else { None })
-            .collect();
+        let present = present(self.repository)?;
         for list in lists.iter().filter(|list| list.packs.is_disjoint(&present)) {
             self.release(list.id)?;
         }

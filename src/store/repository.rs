@@ -24,6 +24,17 @@ use crate::id::{KeyId, PackId, RepositoryId, SegmentId, SnapshotId};
 use crate::observer::{Context, Counter, Problem};
 use crate::storage::{ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
 
+/// How often segments are listed again of which some had vanished when they were read. What is not known after that is
+/// taken from the packs.
+const SEGMENT_LOOKS_MAX: usize = 8;
+
+/// How reading segments went.
+#[derive(Default)]
+struct SegmentsRead {
+    vanished_count: u64,
+    damaged_count: u64,
+}
+
 /// An open repository. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Repository {
@@ -286,39 +297,48 @@ impl Repository {
     /// Takes in new segments and forgets those that are gone. True if packs may be in storage, or gone from it, without
     /// the index knowing.
     fn take_segments(&self, context: &Context<'_>) -> Result<bool> {
-        let known = self.index().segments()?;
-        let listed = self.list_segments()?;
-        let gone: Vec<SegmentId> = known.difference(&listed).copied().collect();
-        self.index().remove_segments(&gone)?;
-        let mut intake = self.index().intake();
-        let read = self.read_segments(listed.difference(&known), &mut intake, context);
-        // Whatever ended it, what was read until then is not read again.
-        let taken_in = intake.finish();
-        let whole = read?;
-        taken_in?;
-        Ok(self.index().is_new || !gone.is_empty() || !whole)
+        let mut is_behind = self.index().is_new;
+        for _ in 0..SEGMENT_LOOKS_MAX {
+            let known = self.index().segments()?;
+            let listed = self.list_segments()?;
+            let gone: Vec<SegmentId> = known.difference(&listed).copied().collect();
+            self.index().remove_segments(&gone)?;
+            let mut intake = self.index().intake();
+            let read = self.read_segments(listed.difference(&known), &mut intake, context);
+            // Whatever ended it, what was read until then is not read again.
+            let taken_in = intake.finish();
+            let read = read?;
+            taken_in?;
+            is_behind |= !gone.is_empty() || read.damaged_count > 0;
+            if read.vanished_count == 0 {
+                return Ok(is_behind);
+            }
+        }
+        Ok(true)
     }
 
-    /// Reads segments into the index. False if one of them can't be read.
+    /// Reads segments into the index. One that vanished since it was listed was replaced by another, which is there
+    /// already.
     fn read_segments<'s>(
         &self,
         ids: impl Iterator<Item = &'s SegmentId>,
         intake: &mut Intake<'_>,
         context: &Context<'_>,
-    ) -> Result<bool> {
-        let mut whole = true;
+    ) -> Result<SegmentsRead> {
+        let mut read = SegmentsRead::default();
         for id in ids {
             context.go_on()?;
             match self.read_segment(*id) {
-                Ok(packs) => intake.segment(*id, packs)?,
+                Ok(Some(packs)) => intake.segment(*id, packs)?,
+                Ok(None) => read.vanished_count += 1,
                 Err(error) if error.is_of_one_object() => {
                     context.observer.problem(Problem::new(ObjectKey::Segment(*id).path(), error.chain()));
-                    whole = false;
+                    read.damaged_count += 1;
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(whole)
+        Ok(read)
     }
 
     /// Brings the index up to date with the packs themselves: what a writer relies on must be there, and what a run
@@ -343,16 +363,20 @@ impl Repository {
             .collect())
     }
 
-    pub(super) fn read_segment(&self, id: SegmentId) -> Result<Vec<PackEntry>> {
-        let key = ObjectKey::Segment(id);
+    /// What a segment lists. None if it is not there: who reclaims replaces segments at any time.
+    pub(super) fn read_segment(&self, id: SegmentId) -> Result<Option<Vec<PackEntry>>> {
         let stored = |is_newer| Error::stored(format!("Index segment {id}"), is_newer);
-        let bytes = self.storage().get(&key)?;
+        let bytes = match self.storage().get(&ObjectKey::Segment(id)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == StorageErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         if SegmentId::from_bytes(*blake3::hash(&bytes).as_bytes()) != id {
             return Err(stored(false));
         }
         let plain = envelope::open_record(ObjectType::Segment, self.inner.keys.index(), &bytes)
             .map_err(|cause| stored(cause.is_newer()).cause(cause))?;
-        index_segment::decode(&plain).map_err(|cause| stored(cause.is_newer()).cause(cause))
+        index_segment::decode(&plain).map(Some).map_err(|cause| stored(cause.is_newer()).cause(cause))
     }
 
     /// Compares the list of packs with the index: takes in unknown packs from their footers, drops packs that are gone
@@ -379,6 +403,7 @@ impl Repository {
         for problem in problems {
             context.observer.problem(problem);
         }
+        self.index().suspect(&lost)?;
         self.index().remove_packs(&gone)?;
         // A file that was begun anew never knew what is gone. Deltas that nobody needs may have lost their bases to who
         // reclaims; whether somebody needs one that has is seen where it is looked for.
@@ -432,13 +457,29 @@ impl Repository {
                 Some(_) => continue,
                 None => {}
             }
-            match self.read_pack_entry_and_tell(id, row.len, Some(context)) {
-                Ok(entry) => intake.pack(entry)?,
+            match self.find_pack_entry(id, row.len, Some(context)) {
+                Ok(Some(entry)) => intake.pack(entry)?,
+                // Who reclaims deletes packs at any time.
+                Ok(None) => {}
                 Err(error) if error.is_of_one_object() => problems.push(Problem::new(row.key.path(), error.chain())),
                 Err(error) => return Err(error),
             }
         }
         Ok(problems)
+    }
+
+    /// Reads the footer of a pack that may be gone since it was listed; then there is none.
+    pub(super) fn find_pack_entry(
+        &self,
+        id: PackId,
+        len: u64,
+        context: Option<&Context<'_>>,
+    ) -> Result<Option<PackEntry>> {
+        let gone = |error: &StorageError| error.kind() == StorageErrorKind::NotFound;
+        match self.read_pack_entry_and_tell(id, len, context) {
+            Err(_) if self.storage().len(&ObjectKey::Pack(id)).is_err_and(|error| gone(&error)) => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     /// Reads the footer of a pack, from a healed copy if it has to be. The length in the entry is what was written.
@@ -489,15 +530,15 @@ impl Repository {
         envelope::open_record(object, &self.inner.record, bytes)
     }
 
-    /// Publishes an index segment about `packs`.
+    /// Publishes an index segment about `packs`. Gives its name and length.
     ///
     /// # Errors
     /// From storage and index.
-    pub(super) fn publish_segment(&self, packs: &[PackEntry]) -> Result<u64> {
+    pub(super) fn publish_segment(&self, packs: &[PackEntry]) -> Result<(SegmentId, u64)> {
         let (id, object) = self.seal_segment(packs)?;
         self.storage().put_new(&ObjectKey::Segment(id), &object)?;
         self.note_segment(id, packs)?;
-        Ok(object.len() as u64)
+        Ok((id, object.len() as u64))
     }
 
     /// An index segment about `packs` that is not published yet.

@@ -246,7 +246,7 @@ impl Writer {
     fn publish_index(&mut self, context: &Context<'_>) -> Result<()> {
         let entries = std::mem::take(&mut *lock(&self.shared.uploaded));
         for entries in index_segment::split(&entries) {
-            let len = self.repository.publish_segment(entries)?;
+            let (_, len) = self.repository.publish_segment(entries)?;
             context.count(Counter::BytesStored, len);
             context.count(Counter::ObjectsPut, 1);
         }

@@ -52,6 +52,36 @@ impl Index {
         Ok(found)
     }
 
+    /// Notes the segments that list any of `packs`, which are gone: the packs are about to be forgotten.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn suspect(&self, packs: &[PackId]) -> Result<()> {
+        let segments = self.segments_of(packs)?;
+        if segments.is_empty() {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            let mut add = transaction.prepare("INSERT OR IGNORE INTO suspects VALUES (?)")?;
+            segments.iter().try_for_each(|segment| add.execute([segment.as_bytes()]).map(drop))
+        })
+    }
+
+    /// The segments that were noted so and are still there.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn suspects(&self) -> Result<HashSet<SegmentId>> {
+        self.write(|transaction| {
+            transaction.execute("DELETE FROM suspects WHERE segment NOT IN (SELECT id FROM segments)", []).map(drop)
+        })?;
+        let connection = self.lock();
+        let mut statement = connection.prepare("SELECT segment FROM suspects").map_err(|cause| self.failed(cause))?;
+        let rows = statement.query_map([], |row| row.get(0).map(SegmentId::from_bytes));
+        let rows = rows.map_err(|cause| self.failed(cause))?;
+        rows.map(|row| row.map_err(|cause| self.failed(cause))).collect()
+    }
+
     /// When a sign of life was first seen here; now, if it wasn't yet.
     ///
     /// # Errors
