@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "a test says what went wrong by stopping"
 )]
@@ -10,9 +11,13 @@
 mod faulty_storage;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/weather.rs"]
+mod weather;
 
+mod clock_jumps;
 mod concurrent;
 mod crash;
+mod crash_prune;
 mod damage;
 mod deltas;
 mod incremental;
@@ -26,5 +31,6 @@ mod repair;
 mod restic_policies;
 mod secrets;
 mod shelf;
+mod storms;
 mod stream;
 mod versions;

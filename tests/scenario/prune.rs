@@ -17,17 +17,17 @@ use tempfile::TempDir;
 use crate::shelf::{self, State};
 use crate::support::World;
 
-const EVERYTHING: PruneOptions =
+pub const EVERYTHING: PruneOptions =
     PruneOptions { allowance: Allowance::Percent(0.0), wait: Duration::ZERO, dry_run: false };
 
-fn prune(repository: &Repository, options: PruneOptions) -> Result<PruneSummary> {
+pub fn prune(repository: &Repository, options: PruneOptions) -> Result<PruneSummary> {
     let world = World::new();
     let (_, summary) = of_repository(repository, options, &world.context())?;
     assert_eq!(world.problems(), Vec::<String>::new());
     Ok(summary)
 }
 
-fn after_nights(nights: u64) -> (Arc<MemoryStorage>, Unlock) {
+pub fn after_nights(nights: u64) -> (Arc<MemoryStorage>, Unlock) {
     let storage = Arc::new(MemoryStorage::new());
     let unlock = shelf::create(&*storage);
     for night in 1..=nights {
@@ -41,16 +41,16 @@ fn len(storage: &MemoryStorage, kind: ObjectKind) -> u64 {
     storage.list(kind).unwrap().iter().map(|row| row.len).sum()
 }
 
-fn count(storage: &MemoryStorage, kind: ObjectKind) -> usize {
+pub fn count(storage: &MemoryStorage, kind: ObjectKind) -> usize {
     storage.list(kind).unwrap().len()
 }
 
-fn forget(repository: &Repository, published: &Published) {
+pub fn forget(repository: &Repository, published: &Published) {
     repository.storage().delete(&ObjectKey::Snapshot(published.id)).unwrap();
 }
 
 /// Keeps the nights that `keep` says, numbered from 1.
-fn forget_but(repository: &Repository, keep: impl Fn(u64) -> bool) {
+pub fn forget_but(repository: &Repository, keep: impl Fn(u64) -> bool) {
     for (night, published) in (1..).zip(shelf::published(repository, &World::new()).unwrap()) {
         if !keep(night) {
             forget(repository, &published);
@@ -59,7 +59,7 @@ fn forget_but(repository: &Repository, keep: impl Fn(u64) -> bool) {
 }
 
 /// Exactly these nights are there, and whole; nothing is left behind.
-fn holds(storage: &Arc<MemoryStorage>, unlock: &Unlock, cache: Option<&TempDir>, states: &[State], what: &str) {
+pub fn holds(storage: &Arc<MemoryStorage>, unlock: &Unlock, cache: Option<&TempDir>, states: &[State], what: &str) {
     let world = World::new();
     let repository = shelf::open(storage, unlock, cache.map(TempDir::path)).expect(what);
     assert_eq!(shelf::check(&repository, DataSubset::All).expect(what), Vec::<String>::new(), "{what}");
