@@ -80,6 +80,8 @@ pub fn run(
         context,
         summary: PruneSummary::default(),
         deletes: false,
+        lent: Vec::new(),
+        lent_before: HashSet::new(),
     };
     let session = if options.dry_run { None } else { Some(run.begin()?) };
     let decision = run.survey()?;
@@ -91,6 +93,7 @@ pub fn run(
     // What is not needed goes before anything is written: the disk may be full.
     let mut goes_on = run.reclaim(&decision.drop)?;
     let mut left = decision.rewrite;
+    left.append(&mut run.lent);
     while goes_on && !left.is_empty() {
         context.observer.stage("Rewriting packs");
         let session = run.begin()?;
@@ -101,7 +104,7 @@ pub fn run(
         match why {
             // The disk is full, and what was deleted makes no room.
             Some(cause) if run.summary.packs_deleted == deleted => return Err(cause),
-            _ => {}
+            _ => left.append(&mut run.lent),
         }
     }
     run.release_others()?;
@@ -119,6 +122,11 @@ struct Run<'r> {
     summary: PruneSummary,
     /// A pack of the present list is being deleted.
     deletes: bool,
+    /// Packs that were to go and stay, because what is needed of them is otherwise only in packs that others have on their
+    /// lists as well ...
+    lent: Vec<PackId>,
+    /// ... and all that ever were.
+    lent_before: HashSet<PackId>,
 }
 
 /// Packs on lists, but for one.
@@ -143,7 +151,7 @@ impl Run<'_> {
     /// Looks at lists, snapshots and packs, in this order, and decides.
     fn survey(&mut self) -> Result<Decision> {
         self.context.observer.stage("Looking at what is needed");
-        let usage = self.look(None)?;
+        let (usage, _) = self.look(None)?;
         if self.repository.index().has_unknown_frames()? {
             return Err(Error::stored("A part of a pack", true));
         }
@@ -157,13 +165,14 @@ impl Run<'_> {
         Ok(decide(&usage.packs, self.options.allowance, self.repository.pack_len()))
     }
 
-    /// What is needed now, with the packs of `own` and of all other lists told apart from those that stay.
-    fn look(&mut self, own: Option<(RetiredId, &HashSet<PackId>)>) -> Result<Usage> {
+    /// What is needed now, with the packs of `own` and of all other lists, which are given too, told apart from those that
+    /// stay.
+    fn look(&mut self, own: Option<(RetiredId, &HashSet<PackId>)>) -> Result<(Usage, HashSet<PackId>)> {
         let others = on_lists(self.repository, own.map(|(id, _)| id))?;
         (self.reach)(&mut self.liveness)?;
         self.repository.settle(self.context)?;
         let none = HashSet::new();
-        self.liveness.usage(own.map_or(&none, |(_, packs)| packs), &others)
+        Ok((self.liveness.usage(own.map_or(&none, |(_, packs)| packs), &others)?, others))
     }
 
     /// Retires `packs` and deletes those that still nobody needs after every writer ended that may not know. False if
@@ -208,10 +217,13 @@ impl Run<'_> {
     /// Those of `packs`, which are on the own list, that no snapshot needs that is published by now.
     fn judge(&mut self, list: RetiredId, packs: &HashSet<PackId>) -> Result<Vec<(PackId, u64)>> {
         self.context.observer.stage("Looking again at what is needed");
-        let usage = self.look(Some((list, packs)))?;
+        let (usage, others) = self.look(Some((list, packs)))?;
         let (doomed, spared): (Vec<_>, Vec<_>) =
             usage.packs.into_iter().filter(|pack| packs.contains(&pack.id)).partition(|pack| pack.live_len == 0);
         self.summary.packs_spared += spared.len() as u64;
+        // Nobody else is going to work off the list of a run that died: what is needed of them is put elsewhere, once.
+        let lent = spared.iter().map(|pack| pack.id).filter(|id| others.contains(id));
+        self.lent.extend(lent.filter(|id| self.lent_before.insert(*id)));
         Ok(doomed.into_iter().map(|pack| (pack.id, pack.len)).collect())
     }
 

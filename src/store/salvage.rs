@@ -80,7 +80,9 @@ fn listed_entries(
         context.go_on()?;
         let ObjectKey::Segment(id) = row.key else { continue };
         let entries = repository.read_segment(id).unwrap_or_default();
-        found.extend(entries.into_iter().filter(|entry| damaged.contains(&entry.id)).map(|entry| (entry.id, entry)));
+        found.extend(
+            entries.into_iter().flatten().filter(|entry| damaged.contains(&entry.id)).map(|entry| (entry.id, entry)),
+        );
     }
     Ok(found)
 }

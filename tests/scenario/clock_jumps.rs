@@ -64,17 +64,24 @@ fn a_pruner_whose_clock_jumps_ends_a_living_writer_that_then_publishes_nothing_b
         let writer = shelf::open(&storage, &unlock, None).unwrap();
         let pruner = Pruner::new(&storage, &unlock);
         // All of the third night is stored, and relied on.
-        let result = shelf::save_and_meanwhile(&writer, &World::new(), &shelf::state(3), 4, || {
-            let repository = shelf::open(&storage, &unlock, None).unwrap();
-            forget_but(&repository, |night| night == if loses { 1 } else { 3 });
-            let packs = count(&storage, ObjectKind::Pack);
-            assert!(pruner.waits(SignedDuration::ZERO), "a writer is waited for");
-            assert!(count(&storage, ObjectKind::Pack) >= packs);
-            let summary = pruner.prune(HOUR * 2);
-            assert!(summary.writers_waited_for.is_empty() && summary.packs_deleted > 0, "{summary:?}");
-        });
+        let result = shelf::save_and_meanwhile(
+            &writer,
+            &World::new(),
+            &shelf::state(3),
+            4,
+            || {},
+            || {
+                let repository = shelf::open(&storage, &unlock, None).unwrap();
+                forget_but(&repository, |night| night == if loses { 1 } else { 3 });
+                let packs = count(&storage, ObjectKind::Pack);
+                assert!(pruner.waits(SignedDuration::ZERO), "a writer is waited for");
+                assert!(count(&storage, ObjectKind::Pack) >= packs);
+                let summary = pruner.prune(HOUR * 2);
+                assert!(summary.writers_waited_for.is_empty() && summary.packs_deleted > 0, "{summary:?}");
+            },
+        );
         if loses {
-            assert!(result.unwrap_err().chain().contains("took this one for dead"));
+            assert!(result.unwrap_err().chain().contains("given back meanwhile"));
             holds(&storage, &unlock, None, &[shelf::state(1)], "nothing was published");
             let again = shelf::open(&storage, &unlock, None).unwrap();
             shelf::save(&again, &World::new(), &shelf::state(3), 4).unwrap();

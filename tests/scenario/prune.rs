@@ -188,6 +188,31 @@ fn what_a_dead_run_retired_is_put_elsewhere_if_it_is_needed_after_all() {
 }
 
 #[test]
+fn what_dead_runs_retired_twice_is_put_elsewhere_once() {
+    let (storage, unlock) = after_nights(2);
+    let packs = || -> Vec<_> {
+        let packs = storage.list(ObjectKind::Pack).unwrap();
+        packs.into_iter().filter_map(|row| if let ObjectKey::Pack(id) = row.key { Some(id) } else { None }).collect()
+    };
+    let list = |packs: &[_]| {
+        let repository = shelf::open(&storage, &unlock, None).unwrap();
+        retired::publish(&repository, packs, &World::new().context()).unwrap();
+    };
+    let first = packs();
+    list(&first);
+    // Everything is stored again, and listed by another run that dies.
+    shelf::save(&shelf::open(&storage, &unlock, None).unwrap(), &World::new(), &shelf::state(2), 3).unwrap();
+    let second: Vec<_> = packs().into_iter().filter(|id| !first.contains(id)).collect();
+    assert!(second.len() > 3);
+    list(&second);
+    let repository = shelf::open(&storage, &unlock, None).unwrap();
+    prune(&repository, PruneOptions { allowance: Allowance::Unlimited, ..EVERYTHING }).unwrap();
+    assert_eq!(count(&storage, ObjectKind::Retired), 0);
+    assert!(packs().iter().all(|id| !first.contains(id) && !second.contains(id)));
+    holds(&storage, &unlock, None, &[1, 2, 2].map(shelf::state), "after both");
+}
+
+#[test]
 fn a_writer_that_was_taken_for_dead_publishes_nothing_that_is_gone() {
     let (storage, unlock) = after_nights(2);
     let world = World::new();

@@ -153,7 +153,7 @@ impl Storm<'_> {
         for _ in 0..NIGHTS {
             self.linger();
             let night = self.next_night.fetch_add(1, Ordering::SeqCst);
-            let ended = |error: &Error| self.is_rude && error.chain().contains("took this one for dead");
+            let ended = |error: &Error| self.is_rude && error.chain().contains("given back meanwhile");
             let saved =
                 machine.run(|repository, world| shelf::save(repository, world, &shelf::state(night), night), ended);
             match saved {
@@ -174,7 +174,9 @@ impl Storm<'_> {
             let allowance = if self.weather.random(2) == 0 { Allowance::Percent(0.0) } else { Allowance::default() };
             let options = PruneOptions { allowance, ..EVERYTHING };
             let work = |repository: &Repository, world: &World| of_repository(repository, options, &world.context());
-            match machine.run(work, |_| false) {
+            // A snapshot of one that was taken for dead, before it is withdrawn.
+            let is_open = |error: &Error| self.is_rude && error.chain().contains("Nobody knows what snapshot");
+            match machine.run(work, is_open) {
                 Some((_, summary)) => {
                     add(&self.tally.prunes, 1);
                     add(&self.tally.packs_deleted, summary.packs_deleted);

@@ -37,7 +37,7 @@ impl Run<'_> {
                 continue;
             }
             self.context.go_on()?;
-            match self.rewrite_pack(&source, &mut new, id) {
+            match self.rewrite_or_look_again(&source, &mut new, id) {
                 Ok(()) => read.push(id),
                 Err(error) if error.is_full() => {
                     read.push(id);
@@ -65,6 +65,17 @@ impl Run<'_> {
         Ok((read, full))
     }
 
+    /// Another run that gives space back may have put the base of a delta elsewhere since it was looked for.
+    fn rewrite_or_look_again(&mut self, source: &FrameSource<'_>, new: &mut NewPacks, id: PackId) -> Result<()> {
+        loop {
+            let generation = source.generation();
+            match self.rewrite_pack(source, new, id) {
+                Err(error) if error.is_of_one_object() && source.refresh(generation, self.context)? => {}
+                other => return other,
+            }
+        }
+    }
+
     fn rewrite_pack(&mut self, source: &FrameSource<'_>, new: &mut NewPacks, id: PackId) -> Result<()> {
         let key = ObjectKey::Pack(id);
         let bytes = match self.repository.storage().get(&key) {
@@ -78,7 +89,7 @@ impl Run<'_> {
             Err(error) if error.kind() == StorageErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let entry = self.repository.read_pack_entry(id, bytes.len() as u64)?;
+        let Some(entry) = self.repository.find_pack_entry(id, bytes.len() as u64, None)? else { return Ok(()) };
         let damaged = |cause| Error::damaged(format!("Pack {id} is damaged")).cause(cause);
         let header = bytes.get(..HEADER_LEN).unwrap_or_default();
         let opener = FrameOpener::new(header, &self.repository.inner.keys).map_err(damaged)?;
