@@ -8,7 +8,7 @@ use super::snapshot::{SNAPSHOT_FORMAT, Snapshot, Status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
 use crate::observer::{Context, Problem};
-use crate::storage::ObjectKey;
+use crate::storage::{ObjectKey, StorageErrorKind};
 use crate::store::Repository;
 use crate::store::session::Session;
 
@@ -81,10 +81,12 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
 /// From the storage.
 pub fn all(repository: &Repository, context: &Context<'_>) -> Result<Vec<Published>> {
     let ids = repository.list_snapshots()?;
-    let read: Vec<Result<Published>> = ids.into_par_iter().map(|id| read(repository, id)).collect();
+    let read: Vec<(SnapshotId, Result<Published>)> = ids.into_par_iter().map(|id| (id, read(repository, id))).collect();
     let mut snapshots = Vec::new();
-    for found in read {
+    for (id, found) in read {
         match found {
+            // Somebody forgot it since it was listed.
+            Err(_) if is_forgotten(repository, id) => {}
             Ok(published) => snapshots.push(published),
             Err(error) if error.is_of_one_object() => {
                 context.observer.problem(Problem::new("snapshots", error.chain()));
@@ -95,6 +97,12 @@ pub fn all(repository: &Repository, context: &Context<'_>) -> Result<Vec<Publish
     repository.tell_damage(context);
     snapshots.sort_by_key(|published| (published.snapshot.time, published.snapshot.finished_at, published.id));
     Ok(snapshots)
+}
+
+/// Whether a snapshot is certainly not there any more.
+pub fn is_forgotten(repository: &Repository, id: SnapshotId) -> bool {
+    let len = repository.storage().len(&ObjectKey::Snapshot(id));
+    len.is_err_and(|error| error.kind() == StorageErrorKind::NotFound)
 }
 
 /// One snapshot.
