@@ -76,12 +76,13 @@ struct Storm<'s> {
 /// A machine: a cache, which it keeps or loses, and one program after the other.
 struct Machine<'m, 's> {
     storm: &'m Storm<'s>,
+    what: &'static str,
     cache: Option<TempDir>,
 }
 
 impl<'m, 's> Machine<'m, 's> {
-    fn new(storm: &'m Storm<'s>) -> Self {
-        Self { storm, cache: None }
+    fn new(storm: &'m Storm<'s>, what: &'static str) -> Self {
+        Self { storm, what, cache: None }
     }
 
     /// Runs a program. What it says of itself when it fails must have been done to it.
@@ -97,6 +98,8 @@ impl<'m, 's> Machine<'m, 's> {
             _ => {}
         }
         let line: Arc<Line> = storm.weather.line();
+        let cache = self.cache.as_ref().map(|cache| cache.path().display().to_string());
+        storm.weather.note(format!("line {} opens as {} with cache {cache:?} (session)", line.number(), self.what));
         let world = World::new();
         let result = shelf::open(&line, &storm.unlock, self.cache.as_ref().map(TempDir::path))
             .and_then(|repository| work(&repository, &world));
@@ -114,11 +117,10 @@ impl<'m, 's> Machine<'m, 's> {
     }
 }
 
-/// Or what somebody hears whose call was carried out twice.
+/// Or what somebody hears whose put was carried out twice.
 fn is_injected(error: &Error) -> bool {
     let text = error.chain();
-    let is_second_delete = text.contains("Object snapshots/") && text.contains("does not exist");
-    text.contains(INJECTED) || text.contains("exists already") || is_second_delete
+    text.contains(INJECTED) || text.contains("exists already")
 }
 
 fn night_of(published: &Published) -> u64 {
@@ -149,7 +151,7 @@ impl Storm<'_> {
     }
 
     fn write(&self) {
-        let mut machine = Machine::new(self);
+        let mut machine = Machine::new(self, "writer");
         for _ in 0..NIGHTS {
             self.linger();
             let night = self.next_night.fetch_add(1, Ordering::SeqCst);
@@ -168,7 +170,7 @@ impl Storm<'_> {
     }
 
     fn reclaim(&self) {
-        let mut machine = Machine::new(self);
+        let mut machine = Machine::new(self, "pruner");
         while self.goes_on() {
             self.linger();
             let allowance = if self.weather.random(2) == 0 { Allowance::Percent(0.0) } else { Allowance::default() };
@@ -188,7 +190,7 @@ impl Storm<'_> {
 
     /// Forgets snapshots, and finds machines dead.
     fn forget(&self) {
-        let mut machine = Machine::new(self);
+        let mut machine = Machine::new(self, "keeper");
         while self.goes_on() {
             self.linger();
             add(&self.tally.sessions_ended, self.weather.end_sessions(self.is_rude && self.weather.random(3) == 0));
@@ -202,12 +204,13 @@ impl Storm<'_> {
                 }
                 Ok(())
             };
-            machine.run(work, |_| false);
+            // Of a delete that was carried out twice.
+            machine.run(work, |error| error.chain().contains("does not exist"));
         }
     }
 
     fn read(&self) {
-        let mut machine = Machine::new(self);
+        let mut machine = Machine::new(self, "reader");
         while self.goes_on() {
             let ids = self.weather.objects().list(ObjectKind::Snapshot).unwrap();
             let at = usize::try_from(self.weather.random(ids.len().max(1) as u64)).unwrap();
@@ -216,7 +219,14 @@ impl Storm<'_> {
                 let published = finding::read(repository, id)?;
                 Ok((night_of(&published), shelf::state_of(repository, world, &published)?))
             };
-            let is_forgotten = |_: &Error| self.record.lock().unwrap().forgotten.contains(&id) || self.is_open(id);
+            let is_forgotten = |error: &Error| {
+                let is_forgotten = self.record.lock().unwrap().forgotten.contains(&id) || self.is_open(id);
+                if !is_forgotten {
+                    eprintln!("{id} can't be read");
+                    self.explain(error);
+                }
+                is_forgotten
+            };
             if let Some((night, state)) = machine.run(work, is_forgotten) {
                 assert!(state == shelf::state(night), "seed {}: night {night} is not what was captured", self.seed);
                 add(&self.tally.read, 1);
@@ -228,6 +238,38 @@ impl Storm<'_> {
     /// specification says. Nobody was told that it is published.
     fn is_open(&self, id: SnapshotId) -> bool {
         self.is_rude && !self.record.lock().unwrap().acknowledged.contains_key(&id)
+    }
+
+    /// Prints what became of the chunk that can't be read.
+    fn explain(&self, error: &Error) {
+        let text = error.chain();
+        let Some(chunk) = text.split("Chunk ").nth(1).map(|rest| rest[..8].to_owned()) else { return };
+        let now = Arc::new(self.weather.objects().clone());
+        let repository = shelf::open(&now, &self.unlock, None).unwrap();
+        let world = World::new();
+        for published in shelf::published(&repository, &world).unwrap() {
+            if let Err(error) = shelf::state_of(&repository, &world, &published) {
+                eprintln!("who looks for the first time can't read {} either: {}", published.id, error.chain());
+            }
+        }
+        let all = Arc::new(self.weather.everything());
+        let repository = shelf::open(&all, &self.unlock, None).unwrap();
+        let mut words = vec!["snapshots/".to_owned(), "retired/".to_owned(), "session".to_owned()];
+        for row in all.list(ObjectKind::Pack).unwrap() {
+            let ObjectKey::Pack(id) = row.key else { continue };
+            let Ok(entry) = repository.read_pack_entry(id, row.len) else { continue };
+            let holds = |frame: &compline::store::pack::Frame| {
+                frame.chunks.iter().any(|(id, _)| id.short().to_string() == chunk)
+            };
+            for frame in entry.frames.iter().filter(|frame| holds(frame)) {
+                let bases = compline::store::pack::Lineage::decode(&frame.extension).map(|lineage| lineage.bases);
+                eprintln!("chunk {chunk} is in {id}, {:?}, {bases:?}", frame.kind);
+                words.push(id.to_string());
+            }
+        }
+        for line in self.weather.history(&words) {
+            eprintln!("{line}");
+        }
     }
 
     /// The sky is clear again, and everybody is gone.
@@ -258,7 +300,10 @@ impl Storm<'_> {
                     add(&self.tally.left_open, 1);
                     storage.delete(&ObjectKey::Snapshot(published.id)).unwrap();
                 }
-                Err(error) => panic!("{what}: night {night}: {}", error.chain()),
+                Err(error) => {
+                    self.explain(&error);
+                    panic!("{what}: night {night} is broken, snapshot {}: {}", published.id, error.chain());
+                }
             }
         }
         let next = self.next_night.load(Ordering::SeqCst);

@@ -72,6 +72,13 @@ impl Change {
             Self::Delete(key) => objects.delete(key),
         }
     }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Put(key, _) => format!("puts {}", key.path()),
+            Self::Delete(key) => format!("deletes {}", key.path()),
+        }
+    }
 }
 
 struct UnderWay {
@@ -91,6 +98,10 @@ struct State {
     /// Lines that nobody uses any more.
     closed: HashSet<u64>,
     counts: BTreeMap<Trouble, u64>,
+    /// What changed, in order, for a post-mortem.
+    history: Vec<String>,
+    /// Every pack that ever was.
+    packs: BTreeMap<ObjectKey, Vec<u8>>,
 }
 
 /// The storage, and what becomes of calls to it.
@@ -124,6 +135,7 @@ impl Weather {
     pub fn settle(&self) {
         let mut state = self.lock();
         for late in std::mem::take(&mut state.under_way) {
+            state.history.push(format!("at last line {} {}", late.line, late.change.describe()));
             let _too_late = late.change.apply(&self.objects);
         }
     }
@@ -131,6 +143,27 @@ impl Weather {
     /// What is stored now.
     pub fn objects(&self) -> &MemoryStorage {
         &self.objects
+    }
+
+    /// Notes something for the history.
+    pub fn note(&self, what: String) {
+        self.lock().history.push(what);
+    }
+
+    /// What happened to anything that one of `words` names, in order.
+    pub fn history(&self, words: &[String]) -> Vec<String> {
+        let state = self.lock();
+        let numbered = state.history.iter().enumerate().map(|(n, line)| format!("{n}: {line}"));
+        numbered.filter(|line| words.iter().any(|word| line.contains(word.as_str()))).collect()
+    }
+
+    /// Every pack that ever was, beside what is there.
+    pub fn everything(&self) -> MemoryStorage {
+        let all = self.objects.clone();
+        for (key, bytes) in &self.lock().packs {
+            let _there_already = all.put_new(key, bytes);
+        }
+        all
     }
 
     /// How often each trouble was met.
@@ -141,13 +174,15 @@ impl Weather {
     /// Ends the sessions of machines that are gone and of whose calls none is under way any more: what others do after an
     /// hour. `rude`: those of the living too.
     pub fn end_sessions(&self, rude: bool) -> u64 {
-        let state = self.lock();
+        let mut state = self.lock();
         let mut ended = 0;
         for row in self.objects.list(ObjectKind::Session).unwrap() {
             let ObjectKey::Session(id, _) = row.key else { continue };
             let Some(line) = state.sessions.get(&id) else { continue };
             let is_dead = state.closed.contains(line) && state.under_way.iter().all(|late| late.line != *line);
             if is_dead || rude {
+                let line = *line;
+                state.history.push(format!("session {id} of line {line} is ended, dead: {is_dead}"));
                 ended += u64::from(self.objects.delete(&row.key).is_ok());
             }
         }
@@ -167,6 +202,7 @@ impl Weather {
             std::mem::take(&mut state.under_way).into_iter().partition(|late| late.due <= now);
         state.under_way = under_way;
         for late in due {
+            state.history.push(format!("late, line {} {}", late.line, late.change.describe()));
             let _too_late = late.change.apply(&self.objects);
         }
         if state.random(one_in) != 0 {
@@ -200,6 +236,11 @@ pub struct Line {
 }
 
 impl Line {
+    /// Its number in the history.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The machine has ended what it did, one way or the other.
     pub fn close(&self) {
         self.is_dead.store(true, Ordering::SeqCst);
@@ -237,10 +278,20 @@ impl Line {
 
     fn change(&self, change: &Change) -> Result<(), StorageError> {
         self.alive()?;
+        let trouble = self.weather.draw(&Trouble::OF_CHANGES, self.weather.one_in);
+        if let Change::Put(key @ ObjectKey::Pack(_), bytes) = change {
+            self.weather.lock().packs.insert(*key, bytes.clone());
+        }
+        self.weather.note(format!("line {} {} ({trouble:?})", self.number, change.describe()));
+        let result = self.carry_out(change, trouble);
+        let outcome = result.as_ref().map_err(ToString::to_string);
+        self.weather.note(format!("line {} {}: {outcome:?}", self.number, change.describe()));
+        result
+    }
+
+    fn carry_out(&self, change: &Change, trouble: Option<Trouble>) -> Result<(), StorageError> {
         let objects = &self.weather.objects;
-        let Some(trouble) = self.weather.draw(&Trouble::OF_CHANGES, self.weather.one_in) else {
-            return change.apply(objects);
-        };
+        let Some(trouble) = trouble else { return change.apply(objects) };
         let lost = || Self::error(StorageErrorKind::Other, "no answer");
         match trouble {
             Trouble::Refused => Err(Self::error(StorageErrorKind::Other, "refused")),
@@ -293,6 +344,7 @@ impl Storage for Line {
         self.read(|objects| objects.len(key))
     }
     fn list(&self, kind: ObjectKind) -> Result<Vec<Listed>, StorageError> {
+        self.weather.note(format!("line {} lists {kind:?}", self.number));
         self.read(|objects| objects.list(kind))
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
