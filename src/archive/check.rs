@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use super::content::{Leaves, read_tree};
 use super::entry::{Content, Entry, EntryKind};
 use super::path::ArchivePath;
-use super::snapshots::Published;
+use super::snapshots::{Published, is_forgotten};
 use crate::error::{ErrorKind, Result};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, SnapshotId};
 use crate::observer::{Context, Counter, Problem};
 use crate::store::{ChunkReader, Repository};
 
@@ -22,6 +22,8 @@ struct Checker<'k> {
     seen: HashSet<Vec<u8>>,
     waiting: Vec<ChunkId>,
     owners: Vec<(usize, String)>,
+    /// What is wrong with the snapshot that is looked at.
+    found: Vec<Problem>,
 }
 
 /// Checks everything below `snapshots`. What is wrong goes to the observer.
@@ -30,8 +32,15 @@ struct Checker<'k> {
 /// When the repository can't be read at all.
 pub fn run(repository: &Repository, snapshots: &[Published], context: Context<'_>) -> Result<()> {
     let chunks = repository.reader(context);
-    let mut checker =
-        Checker { repository, chunks: &chunks, context, seen: HashSet::new(), waiting: Vec::new(), owners: Vec::new() };
+    let mut checker = Checker {
+        repository,
+        chunks: &chunks,
+        context,
+        seen: HashSet::new(),
+        waiting: Vec::new(),
+        owners: Vec::new(),
+        found: Vec::new(),
+    };
     for Published { id, snapshot } in snapshots {
         context.observer.stage(&format!("Checking snapshot {}", id.short()));
         for record in snapshot.components.iter().filter(|record| record.root.is_some()) {
@@ -41,17 +50,32 @@ pub fn run(repository: &Repository, snapshots: &[Published], context: Context<'_
                 Err(error) => checker.problem(&subject, &error)?,
             }
         }
+        checker.flush()?;
+        checker.tell(*id);
     }
-    checker.flush()
+    Ok(())
 }
 
 impl Checker<'_> {
+    /// Tells what is wrong with a snapshot, unless it was forgotten meanwhile: then what it needs may go, and what it shares
+    /// with others is looked at again for them.
+    fn tell(&mut self, id: SnapshotId) {
+        let found = std::mem::take(&mut self.found);
+        if !found.is_empty() && is_forgotten(self.repository, id) {
+            self.seen.clear();
+            return;
+        }
+        for problem in found {
+            self.context.observer.problem(problem);
+        }
+    }
+
     /// Damage is a problem; everything else ends the check.
-    fn problem(&self, subject: &str, error: &crate::error::Error) -> Result<()> {
+    fn problem(&mut self, subject: &str, error: &crate::error::Error) -> Result<()> {
         if error.kind() == ErrorKind::Interrupted {
             return self.context.go_on();
         }
-        self.context.observer.problem(Problem::new(subject, error.chain()));
+        self.found.push(Problem::new(subject, error.chain()));
         Ok(())
     }
 
@@ -80,7 +104,7 @@ impl Checker<'_> {
         for entry in tree.entries {
             match path.join(&entry.name) {
                 Ok(below) => self.entry(&entry, subject, &below)?,
-                Err(cause) => self.context.observer.problem(Problem::new(&shown, cause.to_string())),
+                Err(cause) => self.found.push(Problem::new(&shown, cause.to_string())),
             }
         }
         Ok(())
@@ -111,19 +135,24 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Looks up what is waiting.
+    /// Looks up what is waiting. What is not known may have been stored since the index was brought up to date, or moved.
     fn flush(&mut self) -> Result<()> {
         let waiting = std::mem::take(&mut self.waiting);
         let owners = std::mem::take(&mut self.owners);
         self.context.count(Counter::ChunksChecked, waiting.len() as u64);
-        let found = self.repository.index().contains(&waiting)?;
+        let mut found = self.repository.index().contains(&waiting)?;
+        if found.contains(&false) {
+            self.repository.refresh(&self.context)?;
+            self.repository.learn_packs(&self.context)?;
+            found = self.repository.index().contains(&waiting)?;
+        }
         let mut told = HashSet::new();
         for (at, _) in found.iter().enumerate().filter(|(_, found)| !**found) {
             let owner = owners.partition_point(|(start, _)| *start <= at).saturating_sub(1);
             if told.insert(owner) {
                 let subject = owners.get(owner).map_or("", |(_, subject)| subject);
                 let message = format!("Its content is incomplete: chunk {} is in no pack", waiting[at].short());
-                self.context.observer.problem(Problem::new(subject, message));
+                self.found.push(Problem::new(subject, message));
             }
         }
         Ok(())

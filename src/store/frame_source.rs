@@ -416,7 +416,7 @@ impl<'c> FrameSource<'c> {
                 Err(next) if may_lie_elsewhere(&next) => {}
                 done => {
                     if done.is_ok() {
-                        self.tell(place.frame.pack, &error);
+                        self.tell(place.frame.pack, &error)?;
                     }
                     return done;
                 }
@@ -425,12 +425,18 @@ impl<'c> FrameSource<'c> {
         Err(error)
     }
 
-    /// A pack is damaged, and the observer hears of it once.
-    fn tell(&self, pack: PackId, error: &Error) {
+    /// A pack is damaged, and the observer hears of it once. One that is gone may have been given back or lost: which of them
+    /// is told when the index hears of it.
+    fn tell(&self, pack: PackId, error: &Error) -> Result<()> {
         if let Some(context) = self.context.filter(|_| lock(&self.told).insert(pack)) {
+            let len = self.repository.storage().len(&ObjectKey::Pack(pack));
+            if len.is_err_and(|error| error.kind() == StorageErrorKind::NotFound) {
+                return self.repository.settle(&context).map(drop);
+            }
             let message = format!("Other copies of chunks in it were used. {}", error.chain());
             context.observer.problem(Problem::new(ObjectKey::Pack(pack).path(), message));
         }
+        Ok(())
     }
 
     /// The base of a delta.

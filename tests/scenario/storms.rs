@@ -176,8 +176,12 @@ impl Storm<'_> {
             let allowance = if self.weather.random(2) == 0 { Allowance::Percent(0.0) } else { Allowance::default() };
             let options = PruneOptions { allowance, ..EVERYTHING };
             let work = |repository: &Repository, world: &World| of_repository(repository, options, &world.context());
-            // A snapshot of one that was taken for dead, before it is withdrawn.
-            let is_open = |error: &Error| self.is_rude && error.chain().contains("Nobody knows what snapshot");
+            // A snapshot of one that was taken for dead, before it is withdrawn; or one that was forgotten, where the
+            // look whether it was fails.
+            let is_open = |error: &Error| {
+                let text = error.chain();
+                self.is_rude && text.contains("Nobody knows what snapshot") || text.contains("Object snapshots/")
+            };
             match machine.run(work, is_open) {
                 Some((_, summary)) => {
                     add(&self.tally.prunes, 1);

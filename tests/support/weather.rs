@@ -347,6 +347,11 @@ impl Storage for Line {
         self.weather.note(format!("line {} lists {kind:?}", self.number));
         self.read(|objects| objects.list(kind))
     }
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
+        // No run of a storm heals anything.
+        self.alive()?;
+        self.weather.objects.replace(key, bytes)
+    }
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         self.change(&Change::Delete(*key))
     }
