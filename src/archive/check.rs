@@ -9,7 +9,7 @@ use super::path::ArchivePath;
 use super::snapshots::{Published, is_forgotten};
 use crate::error::{ErrorKind, Result};
 use crate::id::{ChunkId, SnapshotId};
-use crate::observer::{Context, Counter, Problem};
+use crate::observer::{Context, Counter, Ledger, Problem};
 use crate::store::{ChunkReader, Repository};
 
 /// Ids that are looked up together.
@@ -24,6 +24,8 @@ struct Checker<'k> {
     owners: Vec<(usize, String)>,
     /// What is wrong with the snapshot that is looked at.
     found: Vec<Problem>,
+    /// The index was brought up to date for something that was missing, and it is still: it is lost, and so may be others.
+    looked_in_vain: bool,
 }
 
 /// Checks everything below `snapshots`. What is wrong goes to the observer.
@@ -40,6 +42,7 @@ pub fn run(repository: &Repository, snapshots: &[Published], context: Context<'_
         waiting: Vec::new(),
         owners: Vec::new(),
         found: Vec::new(),
+        looked_in_vain: false,
     };
     for Published { id, snapshot } in snapshots {
         context.observer.stage(&format!("Checking snapshot {}", id.short()));
@@ -63,6 +66,7 @@ impl Checker<'_> {
         let found = std::mem::take(&mut self.found);
         if !found.is_empty() && is_forgotten(self.repository, id) {
             self.seen.clear();
+            self.looked_in_vain = false;
             return;
         }
         for problem in found {
@@ -141,10 +145,13 @@ impl Checker<'_> {
         let owners = std::mem::take(&mut self.owners);
         self.context.count(Counter::ChunksChecked, waiting.len() as u64);
         let mut found = self.repository.index().contains(&waiting)?;
-        if found.contains(&false) {
-            self.repository.refresh(&self.context)?;
-            self.repository.learn_packs(&self.context)?;
-            found = self.repository.index().contains(&waiting)?;
+        if found.contains(&false) && !self.looked_in_vain {
+            // What is wrong with packs was told when those were checked.
+            let untold = Ledger::default();
+            self.repository.settle(&Context { observer: &untold, ..self.context })?;
+            let again = self.repository.index().contains(&waiting)?;
+            self.looked_in_vain = again == found;
+            found = again;
         }
         let mut told = HashSet::new();
         for (at, _) in found.iter().enumerate().filter(|(_, found)| !**found) {

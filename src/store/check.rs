@@ -266,12 +266,27 @@ fn check_frames(
         outcome.chunks += frame.chunks.len();
         let start = usize::try_from(frame.offset).unwrap_or(usize::MAX);
         let len = usize::try_from(frame.sealed_len).unwrap_or(usize::MAX);
-        let mut sealed = bytes.get(start..start.saturating_add(len)).unwrap_or_default().to_vec();
-        let opened = opener
-            .unseal(frame.offset, frame.kind, frame.plain_len, &frame.extension, &mut sealed)
-            .map_err(Fault::from)
-            .and_then(|body| unpack(source, frame, body, &mut plain))
-            .and_then(|()| Ok(pack_reader::verify_chunks(frame, &plain, keys)?));
+        let open = |plain: &mut Vec<u8>| {
+            let mut sealed = bytes.get(start..start.saturating_add(len)).unwrap_or_default().to_vec();
+            opener
+                .unseal(frame.offset, frame.kind, frame.plain_len, &frame.extension, &mut sealed)
+                .map_err(Fault::from)
+                .and_then(|body| unpack(source, frame, body, plain))
+                .and_then(|()| Ok(pack_reader::verify_chunks(frame, plain, keys)?))
+        };
+        let generation = source.generation();
+        let mut opened = open(&mut plain);
+        // Who reclaims may have put the base elsewhere, or taken it from a delta that nobody needs.
+        if matches!(&opened, Err(Fault::Base(cause)) if cause.is_of_one_object()) {
+            let is_newer = source.refresh(generation, context).map_err(Fault::Base)?;
+            if is_forgotten(repository, id, frame).map_err(Fault::Base)? {
+                outcome.chunks -= frame.chunks.len();
+                continue;
+            }
+            if is_newer {
+                opened = open(&mut plain);
+            }
+        }
         match opened {
             Ok(()) => context.count(Counter::ChunksChecked, frame.chunks.len() as u64),
             Err(cause) => {

@@ -429,8 +429,7 @@ impl<'c> FrameSource<'c> {
     /// is told when the index hears of it.
     fn tell(&self, pack: PackId, error: &Error) -> Result<()> {
         if let Some(context) = self.context.filter(|_| lock(&self.told).insert(pack)) {
-            let len = self.repository.storage().len(&ObjectKey::Pack(pack));
-            if len.is_err_and(|error| error.kind() == StorageErrorKind::NotFound) {
+            if self.repository.storage().len(&ObjectKey::Pack(pack)).is_err() {
                 return self.repository.settle(&context).map(drop);
             }
             let message = format!("Other copies of chunks in it were used. {}", error.chain());

@@ -262,9 +262,7 @@ impl Storm<'_> {
         for row in all.list(ObjectKind::Pack).unwrap() {
             let ObjectKey::Pack(id) = row.key else { continue };
             let Ok(entry) = repository.read_pack_entry(id, row.len) else { continue };
-            let holds = |frame: &compline::store::pack::Frame| {
-                frame.chunks.iter().any(|(id, _)| id.short().to_string() == chunk)
-            };
+            let holds = |frame: &compline::store::pack::Frame| frame.chunks.iter().any(|(id, _)| id.short() == chunk);
             for frame in entry.frames.iter().filter(|frame| holds(frame)) {
                 let bases = compline::store::pack::Lineage::decode(&frame.extension).map(|lineage| lineage.bases);
                 eprintln!("chunk {chunk} is in {id}, {:?}, {bases:?}", frame.kind);
@@ -325,6 +323,7 @@ impl Storm<'_> {
     }
 }
 
+#[expect(clippy::redundant_closure_for_method_calls, reason = "a method is of one lifetime, a closure of any")]
 fn storm(seed: u64, is_rude: bool, tally: &Tally) -> BTreeMap<Trouble, u64> {
     let objects = MemoryStorage::new();
     let unlock = shelf::create(&objects);

@@ -191,11 +191,23 @@ impl Thrash {
 
     fn forget(&self, host: &Host, random: &mut Random) {
         let Some(list) = self.list(host, random) else { return };
-        if list.len() > KEPT_MIN {
-            let (id, _) = &list[usize::try_from(random.below(list.len() as u64)).unwrap()];
-            self.forgotten.lock().unwrap().insert(id.clone());
-            let Some((code, _, stderr)) = self.run(host, random, &["forget", id], None) else { return };
+        let mut ids: Vec<String> = list.into_iter().map(|(id, _)| id).collect();
+        let mut gone = Vec::new();
+        while ids.len() > KEPT_MIN && random.below(6) > 0 {
+            gone.push(ids.swap_remove(usize::try_from(random.below(ids.len() as u64)).unwrap()));
+        }
+        if !gone.is_empty() {
+            self.forgotten.lock().unwrap().extend(gone.iter().cloned());
+            let words: Vec<&str> = ["forget"].into_iter().chain(gone.iter().map(String::as_str)).collect();
+            let Some((code, _, stderr)) = self.run(host, random, &words, None) else { return };
             assert_eq!(code, 0, "forget: {stderr}");
+            self.tally
+                .counts
+                .lock()
+                .unwrap()
+                .entry("snapshot forgotten".to_owned())
+                .and_modify(|n| *n += gone.len() as u64)
+                .or_insert(gone.len() as u64);
         }
     }
 
@@ -216,8 +228,8 @@ impl Thrash {
     fn repeat(&self, host: &Host, seed: u64, work: impl Fn(&Self, &Host, &mut Random)) {
         let mut random = Random(seed << 32);
         while self.goes_on() {
-            // Now and then a machine loses its cache.
-            if random.below(40) == 0 {
+            // Now and then a machine loses its cache, if nobody else is using it.
+            if random.below(40) == 0 && !host.cache.starts_with(self.scratch.join("first")) {
                 let _none_yet = std::fs::remove_dir_all(&host.cache);
             }
             let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(self, host, &mut random)));
@@ -279,16 +291,22 @@ fn whatever_is_killed_published_snapshots_are_whole_and_nobody_has_to_clean_up()
         let (first, second, third) = (host("first"), host("second"), host("third"));
         // Shares the cache of the first.
         let fourth = Host { cache: first.cache.clone(), ..host("fourth") };
+        let fifth = host("fifth");
         let thrash = &thrash;
         scope.spawn(move || thrash.repeat(&first, 1, Thrash::back_up));
         scope.spawn(move || thrash.repeat(&second, 2, Thrash::back_up));
         scope.spawn(move || thrash.repeat(&third, 3, Thrash::prune));
         scope.spawn(move || {
-            thrash.repeat(&fourth, 4, |thrash, host, random| match random.below(6) {
+            thrash.repeat(&fifth, 5, |thrash, host, random| match random.below(4) {
                 0 => thrash.check(host, random),
                 1 => thrash.prune(host, random),
-                2 | 3 => thrash.forget(host, random),
                 _ => thrash.read(host, random),
+            });
+        });
+        scope.spawn(move || {
+            thrash.repeat(&fourth, 4, |thrash, host, random| match random.below(3) {
+                0 => thrash.read(host, random),
+                _ => thrash.forget(host, random),
             });
         });
     });
