@@ -177,8 +177,11 @@ pub(super) fn publish_record(
             .hint("`compline check` tells whether it is whole; run the backup again to be sure")
     })?;
     if !confirmed {
-        repository.storage().delete(&ObjectKey::Snapshot(id))?;
-        return Err(taken_away());
+        match repository.storage().delete(&ObjectKey::Snapshot(id)) {
+            // Somebody forgot it already.
+            Err(error) if error.kind() != StorageErrorKind::NotFound => return Err(error.into()),
+            _ => return Err(taken_away()),
+        }
     }
     session.end();
     Ok(id)

@@ -108,6 +108,8 @@ pub fn run(
         }
     }
     run.release_others()?;
+    // Where nothing was deleted nobody was waited for, and what dead runs left would stay.
+    session::list_living(repository, context)?;
     segments::unlist_lost(repository, context)?;
     run.summary.segments_joined = segments::join(repository, context)?;
     Ok(run.summary)

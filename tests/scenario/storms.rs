@@ -109,7 +109,7 @@ impl<'m, 's> Machine<'m, 's> {
         match result {
             Ok(value) => Some(value),
             Err(error) => {
-                let is_injected = error.kind() == ErrorKind::Storage && is_injected(&error);
+                let is_injected = error.kind() == ErrorKind::Storage && is_injected(&error, &line);
                 assert!(is_injected || is_excused(&error), "seed {}: {}", storm.seed, error.chain());
                 None
             }
@@ -117,10 +117,11 @@ impl<'m, 's> Machine<'m, 's> {
     }
 }
 
-/// Or what somebody hears whose put was carried out twice.
-fn is_injected(error: &Error) -> bool {
+/// Or what somebody hears whose put was carried out twice, or who could not look whether a snapshot was forgotten.
+fn is_injected(error: &Error, line: &Line) -> bool {
     let text = error.chain();
-    text.contains(INJECTED) || text.contains("exists already")
+    text.contains(INJECTED)
+        || line.is_troubled() && (text.contains("exists already") || text.contains("Object snapshots/"))
 }
 
 fn night_of(published: &Published) -> u64 {
@@ -176,12 +177,8 @@ impl Storm<'_> {
             let allowance = if self.weather.random(2) == 0 { Allowance::Percent(0.0) } else { Allowance::default() };
             let options = PruneOptions { allowance, ..EVERYTHING };
             let work = |repository: &Repository, world: &World| of_repository(repository, options, &world.context());
-            // A snapshot of one that was taken for dead, before it is withdrawn; or one that was forgotten, where the
-            // look whether it was fails.
-            let is_open = |error: &Error| {
-                let text = error.chain();
-                self.is_rude && text.contains("Nobody knows what snapshot") || text.contains("Object snapshots/")
-            };
+            // A snapshot of one that was taken for dead, before it is withdrawn.
+            let is_open = |error: &Error| self.is_rude && error.chain().contains("Nobody knows what snapshot");
             match machine.run(work, is_open) {
                 Some((_, summary)) => {
                     add(&self.tally.prunes, 1);

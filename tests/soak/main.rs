@@ -10,5 +10,6 @@
 )]
 
 mod full_disk;
+mod power_cut;
 mod program;
 mod thrash;

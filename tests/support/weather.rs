@@ -123,7 +123,12 @@ impl Weather {
     pub fn line(self: &Arc<Self>) -> Arc<Line> {
         let mut state = self.lock();
         state.lines += 1;
-        Arc::new(Line { weather: self.clone(), number: state.lines, is_dead: AtomicBool::new(false) })
+        Arc::new(Line {
+            weather: self.clone(),
+            number: state.lines,
+            is_dead: AtomicBool::new(false),
+            is_troubled: AtomicBool::new(false),
+        })
     }
 
     /// A number below `end`, another one each time.
@@ -233,9 +238,15 @@ pub struct Line {
     weather: Arc<Weather>,
     number: u64,
     is_dead: AtomicBool,
+    is_troubled: AtomicBool,
 }
 
 impl Line {
+    /// Whether any of its calls met trouble.
+    pub fn is_troubled(&self) -> bool {
+        self.is_troubled.load(Ordering::SeqCst)
+    }
+
     /// Its number in the history.
     pub fn number(&self) -> u64 {
         self.number
@@ -267,7 +278,9 @@ impl Line {
 
     fn read<T>(&self, work: impl FnOnce(&MemoryStorage) -> Result<T, StorageError>) -> Result<T, StorageError> {
         self.alive()?;
-        match self.weather.draw(&Trouble::OF_READS, self.weather.one_in * 10) {
+        let trouble = self.weather.draw(&Trouble::OF_READS, self.weather.one_in * 10);
+        self.is_troubled.fetch_or(trouble.is_some(), Ordering::SeqCst);
+        match trouble {
             None => {}
             Some(Trouble::Slow) => self.linger(),
             Some(Trouble::DiedBefore) => return Err(self.die()),
@@ -279,6 +292,7 @@ impl Line {
     fn change(&self, change: &Change) -> Result<(), StorageError> {
         self.alive()?;
         let trouble = self.weather.draw(&Trouble::OF_CHANGES, self.weather.one_in);
+        self.is_troubled.fetch_or(trouble.is_some(), Ordering::SeqCst);
         if let Change::Put(key @ ObjectKey::Pack(_), bytes) = change {
             self.weather.lock().packs.insert(*key, bytes.clone());
         }
