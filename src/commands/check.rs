@@ -1,5 +1,6 @@
 //! `check`: is everything there, and is it what was written?
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{App, Target};
@@ -18,6 +19,10 @@ pub struct CheckReport {
     pub packs: u64,
     /// Bytes of packs that were read and verified.
     pub bytes_read: u64,
+    /// Packs that this machine has never read whole and found right.
+    pub packs_unread: u64,
+    /// When the one of the others was, for which that is the longest ago.
+    pub read_since: Option<Timestamp>,
     /// What is wrong.
     pub problems: Vec<Problem>,
     /// Wall time.
@@ -31,14 +36,15 @@ pub struct CheckReport {
 pub fn run(app: App<'_>, target: &Target, subset: DataSubset) -> Result<CheckReport> {
     let started = app.context.clock.now();
     let repository = target.open()?;
-    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "any bits will do as a seed")]
-    let seed = started.as_nanosecond() as u64;
-    store_check::run(&repository, subset, seed, &app.context)?;
+    store_check::run(&repository, subset, &app.context)?;
     let snapshots = finding::all(&repository, &app.context)?;
     archive_check::run(&repository, &snapshots, app.context)?;
+    let (packs, verified) = (repository.index().totals()?.packs, repository.index().verified()?);
     Ok(CheckReport {
         snapshots: snapshots.len() as u64,
-        packs: repository.index().totals()?.packs,
+        packs,
+        packs_unread: packs.saturating_sub(verified.len() as u64),
+        read_since: verified.values().min().and_then(|oldest| Timestamp::from_second(*oldest).ok()),
         bytes_read: app.ledger.get(Counter::BytesChecked),
         problems: app.ledger.problems(),
         seconds: seconds_since(app.context.clock, started),

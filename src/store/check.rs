@@ -1,6 +1,7 @@
 //! Checking what is stored, below trees: segments, footers, and on demand every byte of every pack.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 
 use rayon::prelude::*;
 
@@ -15,6 +16,7 @@ use super::repository::Repository;
 use crate::error::{Error, Result};
 use crate::id::PackId;
 use crate::observer::{Context, Counter, Problem};
+use crate::pipeline::lock;
 use crate::storage::{Listed, ObjectKey, ObjectKind, StorageErrorKind};
 
 /// Which packs to read whole.
@@ -31,9 +33,9 @@ pub enum DataSubset {
         /// Of how many.
         of: u64,
     },
-    /// About so many hundredths, others each time.
+    /// About so many hundredths, those first that were not read for the longest time.
     Percent(f64),
-    /// About so many bytes, others each time.
+    /// About so many bytes, those first that were not read for the longest time.
     Bytes(u64),
 }
 
@@ -52,32 +54,44 @@ impl DataSubset {
         crate::units::parse_size(text).filter(|bytes| *bytes > 0).map(Self::Bytes)
     }
 
-    /// The packs to read, of all `packs`. `seed` decides which, where chance does.
+    /// The packs to read, of all `packs`: where it is a share of them, those that were not `verified` for the longest time,
+    /// so that all get their turn.
     #[must_use]
-    pub fn choose(self, packs: Vec<Listed>, seed: u64) -> Vec<Listed> {
-        let number = |row: &Listed, seed: u64| {
-            let hash = blake3::hash(format!("{seed} {}", row.key).as_bytes());
+    pub fn choose<S: std::hash::BuildHasher>(
+        self,
+        packs: Vec<Listed>,
+        verified: &HashMap<PackId, i64, S>,
+    ) -> Vec<Listed> {
+        let number = |row: &Listed| {
+            let hash = blake3::hash(row.key.path().as_bytes());
             u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash is longer than eight bytes"))
+        };
+        let oldest_first = |mut packs: Vec<Listed>| {
+            packs.sort_by_key(|row| (pack_id(&row.key).and_then(|id| verified.get(&id).copied()), number(row)));
+            packs
         };
         match self {
             Self::Nothing => Vec::new(),
             Self::All => packs,
-            Self::Part { n, of } => packs.into_iter().filter(|row| number(row, 0) % of == n - 1).collect(),
-            Self::Percent(percent) =>
-            {
-                #[expect(clippy::cast_precision_loss, reason = "a share of a few packs more or less")]
-                packs.into_iter().filter(|row| (number(row, seed) % 1_000_000) as f64 / 10_000.0 < percent).collect()
+            Self::Part { n, of } => packs.into_iter().filter(|row| number(row) % of == n - 1).collect(),
+            Self::Percent(percent) => {
+                #[expect(
+                    clippy::cast_precision_loss,
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a share of a few packs more or less"
+                )]
+                let count = (packs.len() as f64 * percent / 100.0).ceil() as usize;
+                oldest_first(packs).into_iter().take(count).collect()
             }
             Self::Bytes(bytes) => {
-                let mut packs = packs;
-                packs.sort_by_key(|row| number(row, seed));
                 let mut left = bytes;
                 let wanted = |row: &Listed| {
                     let wanted = left > 0;
                     left = left.saturating_sub(row.len);
                     wanted
                 };
-                packs.into_iter().take_while(wanted).collect()
+                oldest_first(packs).into_iter().take_while(wanted).collect()
             }
         }
     }
@@ -87,7 +101,7 @@ impl DataSubset {
 ///
 /// # Errors
 /// When the storage can't be read at all.
-pub fn run(repository: &Repository, subset: DataSubset, seed: u64, context: &Context<'_>) -> Result<()> {
+pub fn run(repository: &Repository, subset: DataSubset, context: &Context<'_>) -> Result<()> {
     context.observer.stage("Checking keys and index");
     if let Err(error) = repository.list_keys() {
         context.observer.problem(Problem::new("keys", error.chain()));
@@ -100,14 +114,18 @@ pub fn run(repository: &Repository, subset: DataSubset, seed: u64, context: &Con
     let present: HashSet<PackId> = packs.iter().filter_map(|row| pack_id(&row.key)).collect();
     context.observer.stage("Checking packs");
     packs.par_iter().try_for_each(|row| check_footer(repository, row, &present, context))?;
-    let chosen = subset.choose(packs, seed);
+    let chosen = subset.choose(packs, &repository.index().verified()?);
     if chosen.is_empty() {
         return Ok(());
     }
     context.observer.stage("Reading packs");
     context.observer.expect(chosen.iter().map(|row| row.len).sum(), chosen.len() as u64);
     let frames = FrameSource::new(repository.clone(), Some(*context), READ_FRAMES_LEN);
-    chosen.par_iter().try_for_each(|row| check_data(repository, &frames, row, context))
+    let verified = Mutex::default();
+    let checked = chosen.par_iter().try_for_each(|row| check_data(repository, &frames, row, &verified, context));
+    // Whatever ended it, what was read is not the first to be read the next time.
+    let noted = repository.index().note_verified(&std::mem::take(&mut *lock(&verified)), context.clock.now());
+    checked.and(noted)
 }
 
 fn pack_id(key: &ObjectKey) -> Option<PackId> {
@@ -182,7 +200,13 @@ fn compare_index(repository: &Repository, entry: &PackEntry, context: &Context<'
 }
 
 /// Every byte of a pack: by its name first, which knows of everything, then frame by frame.
-fn check_data(repository: &Repository, source: &FrameSource<'_>, row: &Listed, context: &Context<'_>) -> Result<()> {
+fn check_data(
+    repository: &Repository,
+    source: &FrameSource<'_>,
+    row: &Listed,
+    verified: &Mutex<Vec<PackId>>,
+    context: &Context<'_>,
+) -> Result<()> {
     context.go_on()?;
     let Some(id) = pack_id(&row.key) else { return Ok(()) };
     let problem = |message: String| context.observer.problem(Problem::new(row.key.path(), message));
@@ -216,7 +240,7 @@ fn check_data(repository: &Repository, source: &FrameSource<'_>, row: &Listed, c
         Outcome { lost, chunks, .. } => format!("{lost} of {chunks} chunks in it can't be read"),
     };
     match (verdict.sentence(), fault) {
-        (None, None) => {}
+        (None, None) => lock(verified).push(id),
         (Some(sentence), None) => problem(sentence),
         (None, Some(fault)) => problem(format!("{lost}: {fault}")),
         (Some(sentence), Some(fault)) => problem(format!("{sentence}; {lost}: {fault}")),

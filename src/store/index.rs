@@ -8,6 +8,7 @@ mod aside;
 mod intake;
 mod liveness;
 mod reclaim;
+mod verified;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use crate::id::{ChunkId, PackId, RepositoryId, SegmentId};
 use crate::pipeline::lock;
 
 /// Raised when the tables change; an older file is thrown away and rebuilt.
-const SCHEMA_VERSION: i64 = 6;
+const SCHEMA_VERSION: i64 = 7;
 
 const SCHEMA: &str = "
     CREATE TABLE segments (no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
@@ -42,6 +43,7 @@ const SCHEMA: &str = "
         PRIMARY KEY (id, frame)) WITHOUT ROWID;
     CREATE TABLE orphans (id BLOB NOT NULL, frame INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL);
     CREATE TABLE features (slot INTEGER PRIMARY KEY, feature INTEGER NOT NULL, chunk BLOB NOT NULL);
+    CREATE TABLE verified (pack BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE signs (session BLOB PRIMARY KEY, sign INTEGER NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
 ";
 

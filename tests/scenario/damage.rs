@@ -359,3 +359,27 @@ fn a_repository_without_its_config_is_not_buried_under_a_new_one() {
     storage.put_new(&ObjectKey::Config, &config).unwrap();
     assert_eq!(check(&storage, &unlock, DataSubset::All), Clean);
 }
+
+#[test]
+fn a_share_each_night_reads_every_pack_in_turn() {
+    let storage = Arc::new(MemoryStorage::new());
+    let unlock = shelf::create(&*storage);
+    let cache = TempDir::new().unwrap();
+    let open = || shelf::open(&storage, &unlock, Some(cache.path())).unwrap();
+    for night in 1..=3 {
+        shelf::save(&open(), &World::new(), &shelf::state(night), night).unwrap();
+    }
+    let packs = storage.list(ObjectKind::Pack).unwrap().len();
+    let mut known = 0;
+    for night in 1..=5 {
+        assert_eq!(shelf::check(&open(), DataSubset::Percent(20.0)).unwrap(), Vec::<String>::new());
+        let verified = open().index().verified().unwrap().len();
+        assert!(verified > known || verified == packs, "night {night}: {verified} of {packs}");
+        known = verified;
+    }
+    assert_eq!(known, packs);
+    // What is damaged was not verified, and is the first to be read again.
+    let victim = storage.list(ObjectKind::Pack).unwrap().remove(0).key;
+    storage.overwrite(&victim, &vec![0; usize::try_from(storage.len(&victim).unwrap()).unwrap()]);
+    assert!(!shelf::check(&open(), DataSubset::All).unwrap().is_empty());
+}

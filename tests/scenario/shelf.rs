@@ -251,7 +251,7 @@ pub fn deltas(repository: &Repository) -> (usize, u8) {
 /// What `check` finds, one line each.
 pub fn check(repository: &Repository, subset: DataSubset) -> Result<Vec<String>> {
     let world = World::new();
-    store_check::run(repository, subset, 1, &world.context())?;
+    store_check::run(repository, subset, &world.context())?;
     let snapshots = published(repository, &world)?;
     archive_check::run(repository, &snapshots, world.context())?;
     Ok(world.problems())
