@@ -11,6 +11,8 @@ mod reclaim;
 mod verified;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -186,7 +188,10 @@ impl Index {
     }
 
     /// Opens the file, and makes its tables if it has none. Of several processes that meet a new file one makes them.
+    /// The file is made before SQLite would make one that others can read; the files beside it get its mode.
     fn open_file(path: &Path) -> rusqlite::Result<(Connection, bool)> {
+        // If this fails SQLite says why.
+        let _made = File::options().append(true).create(true).mode(0o600).open(path);
         let mut connection = Connection::open(path).and_then(prepare)?;
         let mut is_new = false;
         if version(&connection)? == 0 {

@@ -142,3 +142,53 @@ fn a_mode_of_the_snapshot_is_not_applied_before_the_owner() {
     let found = compline::archive::posix::inspect(&place.target().join("file"), &Owners::new()).unwrap().metadata;
     assert_eq!((found.uid, found.gid, found.mode), (1234, 1234, 0o6755));
 }
+
+#[test]
+fn names_that_lead_elsewhere_are_damage_and_nothing_is_made_of_them() {
+    for name in [b"..".as_slice(), b".", b"", b"a/b", b"/etc", b"../outside", b"a\0b"] {
+        let mut place = Place::new();
+        let file = place.archive.file(name, b"escaped");
+        let inside = place.archive.directory(b"inside", vec![file]);
+        let root = place.archive.directory(b"root", vec![inside]);
+        let (done, world) = place.restore(&root, &RestoreOptions::default());
+        let problems = world.problems();
+        assert!(done.is_err() || !problems.is_empty(), "{:?} was taken", name.escape_ascii());
+        let found = names(place.scratch.path());
+        assert!(found.iter().all(|name| ["target/", "target/inside/"].contains(&name.as_str())), "{found:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_becomes_a_link_while_it_is_restored_leads_nobody_outside() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    let mut place = Place::new();
+    for at in 0..60 {
+        place.write(&format!("way/{at}"), format!("file {at}"));
+        place.write(&format!("way/below/{at}"), format!("file {at}"));
+    }
+    let root = place.capture();
+    let outside = place.scratch.path().join("outside");
+    std::fs::create_dir_all(outside.join("below")).unwrap();
+    let link = place.scratch.path().join("link");
+    symlink(&outside, &link).unwrap();
+    let way = place.target().join("way");
+    std::fs::create_dir_all(&way).unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                // Whoever resolves the name again meets the one or the other.
+                let _not_there = renameat_with(CWD, &link, CWD, &way, RenameFlags::EXCHANGE);
+            }
+        });
+        for _ in 0..40 {
+            // It may fail, and says so; what it must not do is write elsewhere.
+            let _either = place.restore(&root, &with(Overwrite::Always));
+        }
+        is_over.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(names(&outside), ["below/"]);
+}

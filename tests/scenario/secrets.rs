@@ -49,3 +49,77 @@ fn storage_tells_no_content_no_name_and_no_label_and_belongs_to_its_owner_alone(
         }
     }
 }
+
+const PASSPHRASE: &str = "passphrase-of-test";
+
+/// Runs the program of a careless user, whose files everybody could read.
+fn careless(scratch: &Path, words: &str) -> std::process::Output {
+    let program = env!("CARGO_BIN_EXE_compline");
+    std::process::Command::new("sh")
+        .args(["-c", &format!("umask 0; exec {program} --cache-dir cache {words}")])
+        .current_dir(scratch)
+        .env("COMPLINE_PASSWORD", PASSPHRASE)
+        .env("HOME", scratch)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn whatever_the_umask_what_is_made_belongs_to_its_owner_alone() {
+    let scratch = TempDir::new().unwrap();
+    std::fs::write(scratch.path().join("file"), "content").unwrap();
+    for words in [
+        "-r keyed --key-file key init",
+        "-r keyed --key-file key backup file",
+        "-r keyed --key-file key prune",
+        "-r locked init",
+        "-r locked backup file",
+        "-r locked check --read-data",
+    ] {
+        let output = careless(scratch.path(), words);
+        assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    for made in ["keyed", "locked", "cache", "key"] {
+        let mut paths = vec![scratch.path().join(made)];
+        if paths[0].is_dir() {
+            let top = paths[0].clone();
+            everything_below(&top, &mut paths);
+            assert!(paths.len() > 2, "{paths:?}");
+        }
+        for path in paths {
+            let mode = path.metadata().unwrap().permissions().mode() & 0o7777;
+            assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+        }
+    }
+}
+
+#[test]
+fn nothing_that_is_printed_tells_a_secret() {
+    let scratch = TempDir::new().unwrap();
+    std::fs::write(scratch.path().join("file"), "content").unwrap();
+    let mut printed = Vec::new();
+    for words in [
+        "-v -r keyed --key-file key init",
+        "-v -r keyed --key-file key backup file",
+        "-v -r keyed --key-file key check --read-data",
+        "-v --json -r keyed --key-file key key list",
+        "-v -r locked init",
+        "-v -r locked backup file",
+        "-v -r locked key list",
+        // And what goes wrong.
+        "-v -r keyed backup file",
+        "-v -r locked --key-file key backup file",
+        "-v -r nowhere backup file",
+        "-v -r locked cat latest:/nothing",
+    ] {
+        let output = careless(scratch.path(), words);
+        printed.extend(output.stdout);
+        printed.extend(output.stderr);
+    }
+    let key = std::fs::read_to_string(scratch.path().join("key")).unwrap();
+    let key = key.lines().rev().find(|line| line.len() >= 32).unwrap().trim().to_owned();
+    for secret in [PASSPHRASE, &key[..16], &key[key.len() - 16..]] {
+        assert!(!contains(&printed, secret.as_bytes()), "{}", String::from_utf8_lossy(&printed));
+    }
+    assert!(printed.len() > 500);
+}
