@@ -247,6 +247,11 @@ impl super::reach::Reached for Fetching<'_> {
         Ok(self.seen.insert(*key))
     }
 
+    fn ended_early(&mut self) -> Result<()> {
+        self.seen.clear();
+        Ok(())
+    }
+
     fn chunks(&mut self, ids: Vec<ChunkId>) -> Result<bool> {
         let stored = self.repository.index().contains(&ids)?;
         for (id, _) in ids.into_iter().zip(stored).filter(|(_, stored)| !stored) {

@@ -33,6 +33,12 @@ pub trait Reached {
     /// # Errors
     /// From where they are noted.
     fn chunks(&mut self, ids: Vec<ChunkId>) -> Result<bool>;
+    /// The walk ended before its end: what [`Self::is_new`] was told of may not have been walked to its end either, and is
+    /// new again. A snapshot that is forgotten and reclaimed while it is walked shares trees with others that stay.
+    ///
+    /// # Errors
+    /// From where it is noted.
+    fn ended_early(&mut self) -> Result<()>;
 }
 
 impl Reached for Liveness<'_> {
@@ -42,6 +48,10 @@ impl Reached for Liveness<'_> {
 
     fn chunks(&mut self, ids: Vec<ChunkId>) -> Result<bool> {
         self.reach(ids).map(|()| true)
+    }
+
+    fn ended_early(&mut self) -> Result<()> {
+        self.forget_trees()
     }
 }
 
@@ -61,6 +71,9 @@ pub fn reach(
             walk.entry(&root.kind)?;
             walk.all()
         });
+        if walked.is_err() {
+            reached.ended_early()?;
+        }
         walked.map_err(|cause| {
             if !cause.is_of_one_object() {
                 return cause;
@@ -166,6 +179,10 @@ pub fn is_whole(repository: &Repository, snapshot: &Snapshot, context: &Context<
     impl Reached for Looking<'_> {
         fn is_new(&mut self, key: &[u8; 32]) -> Result<bool> {
             Ok(self.seen.insert(*key))
+        }
+        fn ended_early(&mut self) -> Result<()> {
+            self.seen.clear();
+            Ok(())
         }
         fn chunks(&mut self, ids: Vec<ChunkId>) -> Result<bool> {
             self.is_whole &= self.repository.index().contains(&ids)?.iter().all(|stored| *stored);

@@ -2,16 +2,18 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use compline::archive::snapshots::Published;
 use compline::commands::prune::of_repository;
-use compline::error::Result;
+use compline::error::{Error, ErrorKind, Result};
+use compline::id::ChunkId;
 use compline::storage::{MemoryStorage, ObjectKey, ObjectKind, Storage};
 use compline::store::check::DataSubset;
 use compline::store::prune::{Allowance, PruneOptions, PruneSummary};
 use compline::store::session::Session;
-use compline::store::{Repository, Unlock, retired};
+use compline::store::{ChunkSource, Repository, Unlock, retired};
 use tempfile::TempDir;
 
 use crate::shelf::{self, State};
@@ -333,4 +335,63 @@ fn packs_that_the_index_hears_of_when_they_are_gone_are_not_relied_on() {
     let writer = shelf::open(&storage, &unlock, Some(cache.path())).unwrap();
     shelf::save(&writer, &world, &shelf::state(2), 3).unwrap();
     holds(&storage, &unlock, Some(&cache), &[shelf::state(2)], "again");
+}
+
+/// Chunks of which no more can be read after some.
+struct Vanishing<'c> {
+    chunks: &'c dyn ChunkSource,
+    left: AtomicI64,
+}
+
+impl ChunkSource for Vanishing<'_> {
+    fn get(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        if self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return self.chunks.get(id);
+        }
+        Err(Error::new(ErrorKind::Damaged, "It is gone"))
+    }
+    fn get_many(&self, ids: &[ChunkId], deliver: &(dyn Fn(usize, &[u8]) -> Result<()> + Sync)) -> Result<()> {
+        ids.iter().enumerate().try_for_each(|(at, id)| deliver(at, &self.get(id)?))
+    }
+}
+
+#[test]
+fn a_snapshot_that_goes_while_it_is_walked_hides_nothing_that_others_share_with_it() {
+    let storage = Arc::new(MemoryStorage::new());
+    let unlock = shelf::create(&*storage);
+    // Many directories, nearly all of them in both snapshots.
+    let state = |night: u64| -> State {
+        let file = |at: u64| (format!("{}/{}/{at}", at % 4, at % 3), crate::support::nasty::noise(at, 3000));
+        (0..60).map(file).chain([(format!("0/night {night}"), vec![b'x'; 10])]).collect()
+    };
+    for night in 1..=2 {
+        let repository = shelf::open(&storage, &unlock, None).unwrap();
+        shelf::save(&repository, &World::new(), &state(night), night).unwrap();
+    }
+    let repository = shelf::open(&storage, &unlock, None).unwrap();
+    let world = World::new();
+    let published = shelf::published(&repository, &world).unwrap();
+    let chunks = repository.reader(world.context());
+    let live = |first: Option<i64>| -> (bool, Vec<u64>) {
+        let mut liveness = repository.index().liveness().unwrap();
+        let mut walk = |chunks: &dyn ChunkSource, at: usize| {
+            compline::archive::reach::reach(chunks, &published[at].snapshot, &mut liveness, &world.context())
+        };
+        let ended = first.is_none_or(|left| walk(&Vanishing { chunks: &chunks, left: left.into() }, 0).is_ok());
+        walk(&chunks, 1).unwrap();
+        let usage = liveness.usage(&HashSet::new(), &HashSet::new()).unwrap();
+        (ended, usage.packs.iter().map(|pack| pack.live_len).collect())
+    };
+    let (_, needed) = live(None);
+    let mut ends = 0;
+    for left in 0.. {
+        let (ended, found) = live(Some(left));
+        let is_all = needed.iter().zip(&found).all(|(needed, found)| found >= needed);
+        assert!(is_all, "gone after {left} chunks: {found:?} of {needed:?}");
+        ends = left;
+        if ended {
+            break;
+        }
+    }
+    assert!(ends > 8, "{ends} chunks were walked");
 }

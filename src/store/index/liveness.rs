@@ -101,6 +101,14 @@ impl Liveness<'_> {
         Ok(add.execute([key]).map_err(|cause| self.index.failed(cause))? > 0)
     }
 
+    /// Nothing counts as reached any more but chunks: whoever reaches a tree again reaches what is below it too.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn forget_trees(&mut self) -> Result<()> {
+        self.index.lock().execute_batch("DELETE FROM temp.trees").map_err(|cause| self.index.failed(cause))
+    }
+
     fn note(&mut self) -> Result<()> {
         let mut ids = std::mem::take(&mut self.waiting);
         ids.sort_unstable();
