@@ -222,6 +222,12 @@ impl Run<'_> {
         let (usage, others) = self.look(Some((list, packs)))?;
         let (doomed, spared): (Vec<_>, Vec<_>) =
             usage.packs.into_iter().filter(|pack| packs.contains(&pack.id)).partition(|pack| pack.live_len == 0);
+        // Lists may overlap: of several copies that are all on lists each run would spare one and delete that of the other.
+        let (doomed, spared) = if spared.is_empty() || others.is_empty() {
+            (doomed, spared)
+        } else {
+            (Vec::new(), [doomed, spared].concat())
+        };
         self.summary.packs_spared += spared.len() as u64;
         // Nobody else is going to work off the list of a run that died: what is needed of them is put elsewhere, once.
         let lent = spared.iter().map(|pack| pack.id).filter(|id| others.contains(id));
