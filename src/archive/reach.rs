@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::id::ChunkId;
 use crate::observer::Context;
 use crate::pipeline::lock;
-use crate::store::index::Liveness;
+use crate::store::index::{Known, Liveness};
 use crate::store::{ChunkSource, Repository};
 
 /// Trees that are read together.
@@ -166,13 +166,14 @@ pub(super) fn tree_key(content: &Content) -> [u8; 32] {
     *blake3::hash(&w.into_bytes()).as_bytes()
 }
 
-/// Whether all that `snapshot` refers to may be relied on.
+/// Whether all that `snapshot` refers to may be relied on, and was known then.
 ///
 /// # Errors
 /// From storage and index.
-pub fn is_whole(repository: &Repository, snapshot: &Snapshot, context: &Context<'_>) -> Result<bool> {
+pub fn is_whole(repository: &Repository, snapshot: &Snapshot, known: Known, context: &Context<'_>) -> Result<bool> {
     struct Looking<'l> {
         repository: &'l Repository,
+        known: Known,
         seen: HashSet<[u8; 32]>,
         is_whole: bool,
     }
@@ -185,11 +186,11 @@ pub fn is_whole(repository: &Repository, snapshot: &Snapshot, context: &Context<
             Ok(())
         }
         fn chunks(&mut self, ids: Vec<ChunkId>) -> Result<bool> {
-            self.is_whole &= self.repository.index().contains(&ids)?.iter().all(|stored| *stored);
+            self.is_whole &= self.repository.index().contains_of(&ids, self.known)?.iter().all(|stored| *stored);
             Ok(self.is_whole)
         }
     }
-    let mut looking = Looking { repository, seen: HashSet::new(), is_whole: true };
+    let mut looking = Looking { repository, known, seen: HashSet::new(), is_whole: true };
     let chunks = repository.reader(*context);
     match reach(&chunks, snapshot, &mut looking, context) {
         Ok(()) => Ok(looking.is_whole),

@@ -110,7 +110,7 @@ fn publish_again(
     session.avoid_retired(context)?;
     let record = repository.read_snapshot(id)?;
     let snapshot = read(repository, id)?.snapshot;
-    if repository.index().has_aside() && !reach::is_whole(repository, &snapshot, context)? {
+    if repository.index().has_aside() && !reach::is_whole(repository, &snapshot, session.known(), context)? {
         let message = format!("Snapshot {} refers to packs that a prune is about to delete or to spare", id.short());
         return Err(Error::new(ErrorKind::Storage, message).hint("Run it again when the prune has ended"));
     }

@@ -146,14 +146,20 @@ pub(super) fn publish_record(
     context: &Context<'_>,
 ) -> Result<SnapshotId> {
     // Whatever was counted as stored by what is not certain any more is looked for again.
-    while !session.stands()? || session.has_learned()? {
-        if session.stands()? {
+    let mut is_looked_through = false;
+    loop {
+        let stands = session.stands()?;
+        if stands && (is_looked_through || !session.has_learned()?) {
+            break;
+        }
+        if stands {
             session.settle(context)?;
         } else {
             session = Session::begin(repository, "backup", context)?;
             session.avoid_retired(context)?;
         }
-        if !reach::is_whole(repository, snapshot, context)? {
+        is_looked_through = is_whole(repository, snapshot, &mut session, context)?;
+        if !is_looked_through {
             return Err(taken_away());
         }
     }
@@ -169,7 +175,7 @@ pub(super) fn publish_record(
             return Ok(true);
         }
         session.avoid_retired(context)?;
-        reach::is_whole(repository, snapshot, context)
+        is_whole(repository, snapshot, &mut session, context)
     });
     let confirmed = confirmed.map_err(|cause| {
         Error::new(cause.kind(), format!("Snapshot {} was published, but can't be confirmed", id.short()))
@@ -185,6 +191,26 @@ pub(super) fn publish_record(
     }
     session.end();
     Ok(id)
+}
+
+/// Whether all that `snapshot` refers to was there when the session looked. What it misses may have come since: then it looks
+/// again.
+fn is_whole(
+    repository: &Repository,
+    snapshot: &Snapshot,
+    session: &mut Session,
+    context: &Context<'_>,
+) -> Result<bool> {
+    loop {
+        let known = session.known();
+        if reach::is_whole(repository, snapshot, known, context)? {
+            return Ok(true);
+        }
+        session.settle(context)?;
+        if session.known() == known {
+            return Ok(false);
+        }
+    }
 }
 
 fn taken_away() -> Error {

@@ -7,10 +7,12 @@
 mod aside;
 mod intake;
 mod liveness;
+mod orphans;
+mod precious;
 mod reclaim;
 mod verified;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +31,7 @@ use crate::id::{ChunkId, PackId, RepositoryId, SegmentId};
 use crate::pipeline::lock;
 
 /// Raised when the tables change; an older file is thrown away and rebuilt.
-const SCHEMA_VERSION: i64 = 7;
+const SCHEMA_VERSION: i64 = 8;
 
 const SCHEMA: &str = "
     CREATE TABLE segments (no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
@@ -43,7 +45,11 @@ const SCHEMA: &str = "
     CREATE INDEX pack_frames ON frames (pack);
     CREATE TABLE chunks (id BLOB NOT NULL, frame INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL,
         PRIMARY KEY (id, frame)) WITHOUT ROWID;
-    CREATE TABLE orphans (id BLOB NOT NULL, frame INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL);
+    CREATE TABLE orphans (id BLOB NOT NULL, frame INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL,
+        PRIMARY KEY (id, frame)) WITHOUT ROWID;
+    CREATE INDEX orphan_frames ON orphans (frame);
+    CREATE TABLE looked_at (frame INTEGER NOT NULL);
+    INSERT INTO looked_at VALUES (0);
     CREATE TABLE features (slot INTEGER PRIMARY KEY, feature INTEGER NOT NULL, chunk BLOB NOT NULL);
     CREATE TABLE verified (pack BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE signs (session BLOB PRIMARY KEY, sign INTEGER NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
@@ -124,6 +130,23 @@ pub struct IndexState {
     learned: u64,
     /// Changes when another process changes the file.
     file_version: i64,
+}
+
+impl IndexState {
+    /// The same, but for what other processes did since `before`.
+    #[must_use]
+    pub fn without_others(self, before: Self) -> Self {
+        Self { file_version: before.file_version, ..self }
+    }
+}
+
+/// Up to where an index had come at some moment: what it learned later is not known by this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Known(i64);
+
+impl Known {
+    /// Whatever there is.
+    pub const ALL: Self = Self(i64::MAX);
 }
 
 fn failed(cause: rusqlite::Error) -> Error {
@@ -246,6 +269,15 @@ impl Index {
         let file_version = self.lock().pragma_query_value(None, "data_version", |row| row.get(0));
         let file_version = file_version.map_err(|cause| self.failed(cause))?;
         Ok(IndexState { learned: self.learned.load(Ordering::Relaxed), file_version })
+    }
+
+    /// What it knows now.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn known(&self) -> Result<Known> {
+        let newest = self.lock().query_row("SELECT coalesce(max(no), 0) FROM frames", [], |row| row.get(0));
+        newest.map(Known).map_err(|cause| self.failed(cause))
     }
 
     /// The segments that were taken in.
@@ -405,19 +437,28 @@ impl Index {
             ] {
                 transaction.execute(statement, [&list])?;
             }
-            forget_orphans(transaction).map(drop)
+            orphans::forget(transaction, 0).map(drop)
         })
     }
 
-    /// Forgets the chunks of deltas whose bases are not stored any more, so that the next backup that has such a chunk stores
-    /// it again. Says how many frames that hit. The index must know all packs.
+    /// Forgets the chunks of deltas that came since this was called last and whose bases are not stored, so that the next
+    /// backup that has such a chunk stores it again. Says how many frames that hit. The index must know all packs.
     ///
     /// # Errors
     /// From SQLite.
     pub fn forget_orphans(&self) -> Result<u64> {
+        let are_any: bool = {
+            let connection = self.lock();
+            let query = "SELECT coalesce(max(no), 0) > (SELECT frame FROM looked_at) FROM frames";
+            connection.query_row(query, [], |row| row.get(0)).map_err(|cause| self.failed(cause))?
+        };
+        if !are_any {
+            return Ok(0);
+        }
         let mut count = 0;
         self.write(|transaction| {
-            count = forget_orphans(transaction)?;
+            let after = transaction.query_row("SELECT frame FROM looked_at", [], |row| row.get(0))?;
+            count = orphans::forget(transaction, after)?;
             Ok(())
         })?;
         Ok(count)
@@ -437,11 +478,11 @@ impl Index {
         if !are_any {
             return Ok(());
         }
-        self.learned.fetch_add(1, Ordering::Relaxed);
         self.write(|transaction| {
-            transaction.execute("INSERT OR IGNORE INTO chunks SELECT id, frame, offset, len FROM orphans", [])?;
-            transaction.execute("DELETE FROM orphans", [])?;
-            forget_orphans(transaction).map(drop)
+            if orphans::recall(transaction)? > 0 {
+                self.learned.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
         })
     }
 
@@ -466,7 +507,7 @@ impl Index {
     /// From SQLite.
     pub fn contains(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
         if self.has_aside() {
-            return self.contains_not_aside(ids);
+            return self.contains_of(ids, Known::ALL);
         }
         let connection = self.lock();
         // One transaction: outside of one, every look-up takes and gives back the lock of the file, which costs more.
@@ -625,43 +666,6 @@ fn prepare(connection: Connection) -> rusqlite::Result<Connection> {
 }
 
 /// Reads all deltas, the least deep first: one whose base was just forgotten is itself forgotten then.
-fn forget_orphans(transaction: &Transaction<'_>) -> rusqlite::Result<u64> {
-    let mut deltas = transaction.prepare("SELECT no, depth, extension FROM frames WHERE depth > 0 ORDER BY depth")?;
-    let mut places = transaction
-        .prepare("SELECT f.no FROM chunks c JOIN frames f ON f.no = c.frame WHERE c.id = ? AND f.depth < ?")?;
-    let mut orphans: BTreeSet<i64> = BTreeSet::new();
-    let mut rows = deltas.query([])?;
-    while let Some(row) = rows.next()? {
-        let (no, depth): (i64, u8) = (row.get(0)?, row.get(1)?);
-        let extension: Vec<u8> = row.get(2)?;
-        let lineage = Lineage::decode(&extension).map_err(|_| rusqlite::Error::InvalidQuery)?;
-        for base in &lineage.bases {
-            let frames = places.query_map(params![base.as_bytes(), depth], |row| row.get::<_, i64>(0))?;
-            let frames: Vec<i64> = frames.collect::<rusqlite::Result<_>>()?;
-            if frames.iter().all(|frame| orphans.contains(frame)) {
-                orphans.insert(no);
-                break;
-            }
-        }
-    }
-    if orphans.is_empty() {
-        return Ok(0);
-    }
-    // The frames stay, so that their packs are as long as they are; those that hit nothing were hit before.
-    let list = serde_json::json!(orphans).to_string();
-    let hit: u64 = transaction.query_row(
-        "SELECT count(DISTINCT frame) FROM chunks WHERE frame IN (SELECT value FROM json_each(?))",
-        [&list],
-        |row| row.get(0),
-    )?;
-    transaction.execute(
-        "INSERT INTO orphans SELECT id, frame, offset, len FROM chunks WHERE frame IN (SELECT value FROM json_each(?))",
-        [&list],
-    )?;
-    transaction.execute("DELETE FROM chunks WHERE frame IN (SELECT value FROM json_each(?))", [&list])?;
-    Ok(hit)
-}
-
 fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<ChunkPlace> {
     let role = Role::from_byte(row.get(1)?).ok_or(rusqlite::Error::InvalidQuery)?;
     let extension: Option<Vec<u8>> = row.get(8)?;
@@ -726,5 +730,27 @@ pub(super) mod tests {
         assert_eq!(stored, [false, true, true, false, true, true]);
         index.remove_packs(&[packs[1].id]).unwrap();
         assert_eq!(index.contains(&[1, 2, 3, 4, 5, 6].map(id)).unwrap(), [false; 6]);
+        // When the first comes back, so does what rests on it alone.
+        index.add_pack(&packs[1], &[]).unwrap();
+        index.recall_orphans().unwrap();
+        let stored = index.contains(&[1, 2, 3, 4, 5, 6].map(id)).unwrap();
+        assert_eq!(stored, [false, true, true, false, true, true]);
+    }
+
+    #[test]
+    fn a_delta_that_comes_after_its_base_went_is_not_stored() {
+        let index = Index::in_memory().unwrap();
+        index.add_pack(&pack(1, 1, 0, &[]), &[]).unwrap();
+        index.remove_packs(&[PackId::from_bytes([1; 32])]).unwrap();
+        // Such as one that was being made meanwhile.
+        index.add_pack(&pack(2, 2, 1, &[1]), &[]).unwrap();
+        assert_eq!(index.forget_orphans().unwrap(), 1);
+        assert_eq!(index.contains(&[id(2)]).unwrap(), [false]);
+        assert_eq!(index.forget_orphans().unwrap(), 0);
+        index.add_pack(&pack(3, 3, 2, &[2]), &[]).unwrap();
+        assert_eq!(index.forget_orphans().unwrap(), 1);
+        index.add_pack(&pack(4, 1, 0, &[]), &[]).unwrap();
+        index.recall_orphans().unwrap();
+        assert_eq!(index.contains(&[1, 2, 3].map(id)).unwrap(), [true; 3]);
     }
 }

@@ -124,8 +124,8 @@ struct Run<'r> {
     summary: PruneSummary,
     /// A pack of the present list is being deleted.
     deletes: bool,
-    /// Packs that were to go and stay, because what is needed of them is otherwise only in packs that others have on their
-    /// lists as well ...
+    /// Packs that were to go and stay, because what is needed of them, or of others in their place, is only in packs that
+    /// others have on their lists ...
     lent: Vec<PackId>,
     /// ... and all that ever were.
     lent_before: HashSet<PackId>,
@@ -172,9 +172,9 @@ impl Run<'_> {
     fn look(&mut self, own: Option<(RetiredId, &HashSet<PackId>)>) -> Result<(Usage, HashSet<PackId>)> {
         let others = on_lists(self.repository, own.map(|(id, _)| id))?;
         (self.reach)(&mut self.liveness)?;
-        self.repository.settle(self.context)?;
+        let known = self.repository.settle(self.context)?.known;
         let none = HashSet::new();
-        Ok((self.liveness.usage(own.map_or(&none, |(_, packs)| packs), &others)?, others))
+        Ok((self.liveness.usage(own.map_or(&none, |(_, packs)| packs), &others, known)?, others))
     }
 
     /// Retires `packs` and deletes those that still nobody needs after every writer ended that may not know. False if
@@ -220,17 +220,12 @@ impl Run<'_> {
     fn judge(&mut self, list: RetiredId, packs: &HashSet<PackId>) -> Result<Vec<(PackId, u64)>> {
         self.context.observer.stage("Looking again at what is needed");
         let (usage, others) = self.look(Some((list, packs)))?;
-        let (doomed, spared): (Vec<_>, Vec<_>) =
-            usage.packs.into_iter().filter(|pack| packs.contains(&pack.id)).partition(|pack| pack.live_len == 0);
-        // Lists may overlap: of several copies that are all on lists each run would spare one and delete that of the other.
-        let (doomed, spared) = if spared.is_empty() || others.is_empty() {
-            (doomed, spared)
-        } else {
-            (Vec::new(), [doomed, spared].concat())
-        };
+        let own = usage.packs.into_iter().filter(|pack| packs.contains(&pack.id));
+        let (doomed, spared): (Vec<_>, Vec<_>) = own.partition(|pack| pack.live_len == 0 && !pack.is_precious);
         self.summary.packs_spared += spared.len() as u64;
-        // Nobody else is going to work off the list of a run that died: what is needed of them is put elsewhere, once.
-        let lent = spared.iter().map(|pack| pack.id).filter(|id| others.contains(id));
+        // Nobody else is going to work off the list of a run that died: what is needed of them is put elsewhere, once, and
+        // then nothing keeps those any more that were only one place of several.
+        let lent = spared.iter().filter(|pack| others.contains(&pack.id) || pack.live_len == 0).map(|pack| pack.id);
         self.lent.extend(lent.filter(|id| self.lent_before.insert(*id)));
         Ok(doomed.into_iter().map(|pack| (pack.id, pack.len)).collect())
     }

@@ -11,7 +11,7 @@ use super::config::{Config, ConfigHead};
 use super::envelope::{self, ObjectType, RecordError, no_random};
 use super::frame_maker::DeltaPolicy;
 use super::heal::{self, Healer, Verdict};
-use super::index::{Index, Intake};
+use super::index::{Index, IndexState, Intake, Known};
 use super::index_segment::{self, PackEntry};
 use super::keyring::{self, KeyInfo, Unlock};
 use super::pack_reader::{self, PackError, PackKeys};
@@ -27,6 +27,8 @@ use crate::storage::{ObjectKey, ObjectKind, Storage, StorageError, StorageErrorK
 /// How often segments are listed again of which some had vanished when they were read. What is not known after that is
 /// taken from the packs.
 const SEGMENT_LOOKS_MAX: usize = 8;
+/// How often packs are listed to know all that were listed, at most.
+const SETTLE_LOOKS_MAX: usize = 4;
 
 /// How reading segments went.
 #[derive(Default)]
@@ -98,6 +100,18 @@ fn settle_creation(storage: &dyn Storage, config: &[u8], key: KeyId, error: Stor
     };
     let _left_behind_at_worst = storage.delete(&ObjectKey::Key(key));
     if is_absent { Err(error.into()) } else { Err(exists_already(&storage.location())) }
+}
+
+/// What bringing the index up to date came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Settled {
+    /// Packs are lost.
+    pub has_lost_packs: bool,
+    /// What the index knew when packs were listed for the last time. Of this it knows now that it is there; what came later,
+    /// out of a segment or from another process that shares the file, may name packs that are gone.
+    pub known: Known,
+    /// How far the index had come then.
+    pub(super) state: IndexState,
 }
 
 impl Repository {
@@ -342,14 +356,24 @@ impl Repository {
     }
 
     /// Brings the index up to date with the packs themselves: what a writer relies on must be there, and what a run
-    /// uploaded that died before it could list it is used again. Costs one listing. True if
-    /// packs are lost.
+    /// uploaded that died before it could list it is used again. Costs one listing, and another if anything was new in it.
     ///
     /// # Errors
     /// From storage and index.
-    pub fn settle(&self, context: &Context<'_>) -> Result<bool> {
+    pub fn settle(&self, context: &Context<'_>) -> Result<Settled> {
         self.take_segments(context)?;
-        self.learn_packs(context)
+        let index = self.index();
+        let mut has_lost_packs = false;
+        let mut look = 0;
+        loop {
+            let (known, before) = (index.known()?, index.state()?);
+            has_lost_packs |= self.learn_packs(context)?;
+            look += 1;
+            // Where other processes bring in new ones all the time they would never all be known.
+            if index.known()? == known || look == SETTLE_LOOKS_MAX {
+                return Ok(Settled { has_lost_packs, known, state: index.state()?.without_others(before) });
+            }
+        }
     }
 
     fn list_segments(&self) -> Result<HashSet<SegmentId>> {
@@ -386,16 +410,27 @@ impl Repository {
     /// # Errors
     /// From storage and index.
     pub fn learn_packs(&self, context: &Context<'_>) -> Result<bool> {
-        let is_new = self.index().is_new;
         let (mut gone, mut problems) = self.take_packs(context)?;
         self.index().recall_orphans()?;
-        let is_complete = gone.is_empty() && !is_new;
+        let is_complete = gone.is_empty() && self.index().forget_orphans()? == 0;
         if !is_complete {
             // A listing that was under way when packs came may have the delta and not its base, which came before. The
             // next one has both; what lacks its base then has lost it.
             (gone, problems) = self.take_packs(context)?;
+            self.index().recall_orphans()?;
         }
-        let lost = self.lost(&gone, context)?;
+        let mut lost: Vec<PackId> = Vec::new();
+        loop {
+            let mut listed = self.index().listed(&gone)?;
+            listed.retain(|id| !lost.contains(id));
+            if listed.is_empty() {
+                break;
+            }
+            // Who reclaims takes a pack off the segments first. What other packs the new ones name is to be seen as well.
+            self.take_segments(context)?;
+            lost.extend(self.index().listed(&listed)?);
+            (gone, problems) = self.take_packs(context)?;
+        }
         for id in &lost {
             let message = "It is missing or cut short; what it held is stored again by the next backup that reads it";
             problems.push(Problem::new(ObjectKey::Pack(*id).path(), message));
@@ -405,22 +440,13 @@ impl Repository {
         }
         self.index().suspect(&lost)?;
         self.index().remove_packs(&gone)?;
-        // A file that was begun anew never knew what is gone. Deltas that nobody needs may have lost their bases to who
-        // reclaims; whether somebody needs one that has is seen where it is looked for.
-        let orphans = if is_new { self.index().forget_orphans()? } else { 0 };
+        // Deltas that nobody needs may have lost their bases to who reclaims; whether somebody needs one that has is seen
+        // where it is looked for.
+        let orphans = self.index().forget_orphans()?;
         if orphans > 0 {
             context.observer.detail(&format!("{orphans} chunks are deltas of chunks that are not stored any more"));
         }
         Ok(!lost.is_empty())
-    }
-
-    /// Those of the packs that are `gone` that nobody took away on purpose: who reclaims takes a pack off the segments first.
-    fn lost(&self, gone: &[PackId], context: &Context<'_>) -> Result<Vec<PackId>> {
-        if self.index().listed(gone)?.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.take_segments(context)?;
-        self.index().listed(gone)
     }
 
     /// Takes in unknown packs from their footers. Gives the known ones that are not in storage, or have another length

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::process::Process;
 use super::envelope::{ObjectType, no_random};
-use super::index::IndexState;
-use super::repository::Repository;
+use super::index::Known;
+use super::repository::{Repository, Settled};
 use super::retired;
 use crate::crypto;
 use crate::error::{Error, ErrorKind, Result};
@@ -50,9 +50,9 @@ pub struct Session {
     id: SessionId,
     signs: Option<(Sender<()>, Worker)>,
     is_left: bool,
-    /// What was on lists when it looked, and how far the index had come then.
+    /// What was on lists when it looked, and what it found then.
     avoided: HashSet<PackId>,
-    index_state: Option<IndexState>,
+    settled: Option<Settled>,
 }
 
 impl Session {
@@ -75,7 +75,7 @@ impl Session {
             signs: None,
             is_left: false,
             avoided: HashSet::new(),
-            index_state: None,
+            settled: None,
         };
         let (stop, stopped) = pipeline::bounded::<()>(0);
         let repository = repository.clone();
@@ -123,11 +123,16 @@ impl Session {
     /// # Errors
     /// From storage and index.
     pub fn settle(&mut self, context: &Context<'_>) -> Result<bool> {
-        let has_lost_packs = self.repository.settle(context)?;
-        let index = self.repository.index();
-        index.set_aside(&self.avoided)?;
-        self.index_state = Some(index.state()?);
-        Ok(has_lost_packs)
+        let settled = self.repository.settle(context)?;
+        self.repository.index().set_aside(&self.avoided)?;
+        self.settled = Some(settled);
+        Ok(settled.has_lost_packs)
+    }
+
+    /// What of the index was there when this session looked last, and what it stored itself until then.
+    #[must_use]
+    pub fn known(&self) -> Known {
+        self.settled.map_or(Known::ALL, |settled| settled.known)
     }
 
     /// Whether the index learned of packs since this session looked: of another process of this machine, or out of an index
@@ -136,7 +141,7 @@ impl Session {
     /// # Errors
     /// From SQLite.
     pub fn has_learned(&self) -> Result<bool> {
-        Ok(self.index_state != Some(self.repository.index().state()?))
+        Ok(self.settled.map(|settled| settled.state) != Some(self.repository.index().state()?))
     }
 
     /// Whether nobody has taken this writer for dead. If somebody has, whatever it relies on may be gone since.

@@ -104,7 +104,7 @@ impl Writer {
     pub(super) fn new(repository: Repository, rehearsal: bool, context: &Context<'_>) -> Result<Self> {
         // In this order, or a pack could go between being looked at and being relied on (format-spec 11).
         let (session, has_lost_packs) = if rehearsal {
-            (None, repository.settle(context)?)
+            (None, repository.settle(context)?.has_lost_packs)
         } else {
             let mut session = Session::begin(&repository, "backup", context)?;
             let has_lost_packs = session.avoid_retired(context)?;

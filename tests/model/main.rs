@@ -237,6 +237,13 @@ fn a_judge_that_trusts_copies_in_retired_packs_is_found() {
 }
 
 #[test]
+fn a_judge_that_spares_one_copy_of_several_is_found() {
+    loses(Mistake::SparesOneCopy, &Protocol { choice_max: 2, ..SMALL });
+    // Nobody has to be taken for dead for that.
+    loses(Mistake::SparesOneCopy, &Protocol { choice_max: 2, rudeness: false, crashes: false, ..SMALL });
+}
+
+#[test]
 fn a_judge_that_does_not_follow_bases_is_found() {
     loses(Mistake::BasesNotFollowed, &DELTAS);
 }

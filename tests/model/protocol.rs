@@ -59,6 +59,8 @@ pub enum Mistake {
     TrustsForeignLists,
     /// The pruner doesn't ask what bases its spared packs need.
     BasesNotFollowed,
+    /// The pruner spares one of several copies on its list, each pruner another.
+    SparesOneCopy,
     /// The pruner releases its list, then deletes.
     ReleasesFirst,
     /// The pruner executes somebody else's list.

@@ -201,7 +201,7 @@ impl Protocol {
             PrunerAt::JudgeFirst => PrunerAt::JudgeSecond,
             PrunerAt::JudgeSecond => PrunerAt::JudgeThird,
             _ => {
-                pruner.retired = self.doomed(state, pruner);
+                pruner.retired = self.doomed(state, i, pruner);
                 (pruner.seen, pruner.needed) = (0, 0);
                 let releases = pruner.retired == 0 || self.errs(Mistake::ReleasesFirst);
                 if releases { PrunerAt::Release } else { PrunerAt::Delete }
@@ -211,7 +211,7 @@ impl Protocol {
 
     /// The packs of its list that no snapshot needs, directly or as a base, except through copies in packs that are there
     /// and in nobody's list.
-    fn doomed(&self, state: &State, pruner: &Pruner) -> Packs {
+    fn doomed(&self, state: &State, i: usize, pruner: &Pruner) -> Packs {
         if self.errs(Mistake::NoJudge) {
             return pruner.list;
         }
@@ -224,9 +224,16 @@ impl Protocol {
         } else {
             frames::with_bases(unsafe_chunks, state.frames(pruner.seen))
         };
-        let list = places(pruner.list & pruner.seen);
-        list.filter(|place| frames::chunks(state.content[*place]) & precious == 0)
-            .fold(0, |set, place| set | 1 << place)
+        let holds_none = |place: &usize| frames::chunks(state.content[*place]) & precious == 0;
+        let doomed = places(pruner.list & pruner.seen).filter(holds_none).fold(0, |set, place| set | 1 << place);
+        let spared = pruner.list & pruner.seen & !doomed;
+        // By mistake: one of those that are spared goes, if the others have what it has.
+        let other = places(spared).filter(|place| {
+            let rest = frames::found(state.frames(pruner.seen & !doomed & !(1 << place)));
+            self.errs(Mistake::SparesOneCopy) && pruner.needed & !rest == 0
+        });
+        let goes = if i.is_multiple_of(2) { other.min() } else { other.max() };
+        goes.map_or(doomed, |place| doomed | 1 << place)
     }
 
     fn delete(&self, state: &State, i: usize, out: &mut Vec<(Name, State)>) {

@@ -1,16 +1,17 @@
 //! Giving space back: what snapshots need stays, what nobody needs goes, beside writers and after any failure.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use compline::archive::snapshots::Published;
 use compline::commands::prune::of_repository;
 use compline::error::{Error, ErrorKind, Result};
 use compline::id::ChunkId;
-use compline::storage::{MemoryStorage, ObjectKey, ObjectKind, Storage};
+use compline::storage::{Listed, MemoryStorage, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError};
 use compline::store::check::DataSubset;
+use compline::store::index::Known;
 use compline::store::prune::{Allowance, PruneOptions, PruneSummary};
 use compline::store::session::Session;
 use compline::store::{ChunkSource, Repository, Unlock, retired};
@@ -337,6 +338,69 @@ fn packs_that_the_index_hears_of_when_they_are_gone_are_not_relied_on() {
     holds(&storage, &unlock, Some(&cache), &[shelf::state(2)], "again");
 }
 
+/// Storage in which somebody puts an object right after packs were listed.
+struct Overtaken {
+    storage: Arc<MemoryStorage>,
+    late: Mutex<Option<(ObjectKey, Vec<u8>)>>,
+}
+
+impl Storage for Overtaken {
+    fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> std::result::Result<(), StorageError> {
+        self.storage.put_new(key, bytes)
+    }
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> std::result::Result<(), StorageError> {
+        self.storage.replace(key, bytes)
+    }
+    fn get(&self, key: &ObjectKey) -> std::result::Result<ObjectBytes, StorageError> {
+        self.storage.get(key)
+    }
+    fn get_range(&self, key: &ObjectKey, range: std::ops::Range<u64>) -> std::result::Result<Vec<u8>, StorageError> {
+        self.storage.get_range(key, range)
+    }
+    fn len(&self, key: &ObjectKey) -> std::result::Result<u64, StorageError> {
+        self.storage.len(key)
+    }
+    fn list(&self, kind: ObjectKind) -> std::result::Result<Vec<Listed>, StorageError> {
+        let listed = self.storage.list(kind);
+        if kind == ObjectKind::Pack
+            && let Some((key, bytes)) = self.late.lock().unwrap().take()
+        {
+            self.storage.put_new(&key, &bytes)?;
+        }
+        listed
+    }
+    fn delete(&self, key: &ObjectKey) -> std::result::Result<(), StorageError> {
+        self.storage.delete(key)
+    }
+    fn location(&self) -> String {
+        self.storage.location()
+    }
+}
+
+#[test]
+fn a_segment_that_names_gone_packs_after_packs_were_listed_proves_nothing() {
+    let (storage, unlock) = after_nights(1);
+    let [row] = &storage.list(ObjectKind::Segment).unwrap()[..] else { panic!("one segment") };
+    let segment = (row.key, storage.get(&row.key).unwrap().to_vec());
+    let pruner = || shelf::open(&storage, &unlock, None).unwrap();
+    forget_but(&pruner(), |_| false);
+    prune(&pruner(), EVERYTHING).unwrap();
+    let overtaken = Arc::new(Overtaken { storage: storage.clone(), late: Mutex::default() });
+    let writer = shelf::open(&overtaken, &unlock, None).unwrap();
+    // While it is taken for dead what it uploaded goes; and when it has looked what is left, the segment comes that lists the
+    // same chunks in packs that went before.
+    let meanwhile = || {
+        for row in storage.list(ObjectKind::Session).unwrap() {
+            storage.delete(&row.key).unwrap();
+        }
+        assert!(prune(&pruner(), EVERYTHING).unwrap().packs_deleted > 0);
+        *overtaken.late.lock().unwrap() = Some(segment);
+    };
+    let error = shelf::save_and_meanwhile(&writer, &World::new(), &shelf::state(1), 2, || (), meanwhile).unwrap_err();
+    assert!(error.to_string().contains("given back meanwhile"), "{error:?}");
+    assert_eq!(count(&storage, ObjectKind::Snapshot), 0);
+}
+
 /// Chunks of which no more can be read after some.
 struct Vanishing<'c> {
     chunks: &'c dyn ChunkSource,
@@ -379,7 +443,7 @@ fn a_snapshot_that_goes_while_it_is_walked_hides_nothing_that_others_share_with_
         };
         let ended = first.is_none_or(|left| walk(&Vanishing { chunks: &chunks, left: left.into() }, 0).is_ok());
         walk(&chunks, 1).unwrap();
-        let usage = liveness.usage(&HashSet::new(), &HashSet::new()).unwrap();
+        let usage = liveness.usage(&HashSet::new(), &HashSet::new(), Known::ALL).unwrap();
         (ended, usage.packs.iter().map(|pack| pack.live_len).collect())
     };
     let (_, needed) = live(None);

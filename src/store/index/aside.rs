@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{ChunkPlace, Index, place};
+use super::{ChunkPlace, Index, Known, place};
 use crate::error::Result;
 use crate::id::{ChunkId, PackId};
 use crate::store::pack::Lineage;
@@ -72,14 +72,19 @@ impl Index {
         found.map_err(|cause| self.failed(cause))
     }
 
-    pub(super) fn contains_not_aside(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
+    /// Which of `ids` lie in packs that may be relied on, and were known then: one answer each, in order.
+    ///
+    /// # Errors
+    /// From SQLite.
+    pub fn contains_of(&self, ids: &[ChunkId], known: Known) -> Result<Vec<bool>> {
         let connection = self.lock();
+        let counts = if self.has_aside() { COUNTS } else { "1" };
         let found = connection.unchecked_transaction().and_then(|transaction| {
             let mut statement = transaction.prepare_cached(&format!(
                 "SELECT 1 FROM chunks c JOIN frames f ON f.no = c.frame JOIN packs p ON p.no = f.pack
-                 WHERE c.id = ? AND {COUNTS}"
+                 WHERE c.id = ? AND c.frame <= ? AND {counts}"
             ))?;
-            ids.iter().map(|id| statement.exists([id.as_bytes()])).collect()
+            ids.iter().map(|id| statement.exists(params![id.as_bytes(), known.0])).collect()
         });
         found.map_err(|cause| self.failed(cause))
     }

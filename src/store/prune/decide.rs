@@ -150,7 +150,15 @@ mod tests {
 
     fn pack(n: u8, len: u64, live_len: u64) -> PackUse {
         let id = PackId::from_bytes([n; 32]);
-        PackUse { id, role: Role::Content, len: len + 100, frames_len: len, live_len, standing: Standing::Stays }
+        PackUse {
+            id,
+            role: Role::Content,
+            len: len + 100,
+            frames_len: len,
+            live_len,
+            is_precious: false,
+            standing: Standing::Stays,
+        }
     }
 
     fn numbers(ids: &[PackId]) -> Vec<u8> {
