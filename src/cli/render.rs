@@ -403,7 +403,20 @@ impl Renderer {
                 0 => "No problems.".to_owned(),
                 n => format!("{}: see above.", number(n, "problem")),
             };
-            format!("Checked {snapshots} and {packs}; {read}. {ending}\n")
+            let mut text = String::new();
+            for session in &report.sessions {
+                text.push_str(&format!("At work, or dead and cleared by the next prune: {session}.\n"));
+            }
+            if report.retired_lists > 0 {
+                let lists = number(report.retired_lists, "list");
+                text.push_str(&format!("{lists} of packs to be deleted: a prune is at work, or the next one goes on from it.\n"));
+            }
+            if report.packs_unlisted > 0 {
+                let unlisted = number(report.packs_unlisted, "pack");
+                text.push_str(&format!("{unlisted} in no index segment: being written, or left by a run that died; the next backup uses what it can.\n"));
+            }
+            text.push_str(&format!("Checked {snapshots} and {packs}; {read}. {ending}\n"));
+            text
         })
     }
 

@@ -8,7 +8,9 @@ use crate::archive::{check as archive_check, snapshots as finding};
 use crate::clock::seconds_since;
 use crate::error::Result;
 use crate::observer::{Counter, Problem};
+use crate::storage::ObjectKind;
 use crate::store::check::{self as store_check, DataSubset};
+use crate::store::session::{self, SeenSession};
 
 /// What was checked and found.
 #[derive(Debug, Serialize)]
@@ -23,6 +25,12 @@ pub struct CheckReport {
     pub packs_unread: u64,
     /// When the one of the others was, for which that is the longest ago.
     pub read_since: Option<Timestamp>,
+    /// Who shows a session: runs that are at work, or died and were not cleared yet.
+    pub sessions: Vec<String>,
+    /// Lists of packs that prunes are about to delete, or died over.
+    pub retired_lists: u64,
+    /// Packs that no index segment lists: a run is writing them, or died before it could list them.
+    pub packs_unlisted: u64,
     /// What is wrong.
     pub problems: Vec<Problem>,
     /// Wall time.
@@ -40,7 +48,11 @@ pub fn run(app: App<'_>, target: &Target, subset: DataSubset) -> Result<CheckRep
     let snapshots = finding::all(&repository, &app.context)?;
     archive_check::run(&repository, &snapshots, app.context)?;
     let (packs, verified) = (repository.index().totals()?.packs, repository.index().verified()?);
+    let sessions = session::list(&repository)?;
     Ok(CheckReport {
+        sessions: sessions.iter().map(SeenSession::describe).collect(),
+        retired_lists: repository.storage().list(ObjectKind::Retired)?.len() as u64,
+        packs_unlisted: repository.index().unpublished()?.len() as u64,
         snapshots: snapshots.len() as u64,
         packs,
         packs_unread: packs.saturating_sub(verified.len() as u64),
