@@ -1,4 +1,5 @@
-//! The index with many chunks: how fast it takes segments in and answers, what it takes of disk and memory.
+//! The index with many chunks: how fast it takes segments in, answers, and counts what is needed for a prune; what it takes of
+//! disk and memory.
 //!
 //! ```text
 //! cargo bench --bench index_scale [-- CHUNKS [DIRECTORY]]       1000000 chunks in the temporary directory if not said
@@ -17,11 +18,12 @@
 #[path = "support/packs.rs"]
 mod packs;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use compline::id::{ChunkId, RepositoryId, SegmentId};
-use compline::store::index::Index;
+use compline::store::index::{Index, Known};
 use compline::store::index_segment::{self, PackEntry};
 use packs::{CHUNKS_PER_PACK, chunk, hash, pack};
 
@@ -54,12 +56,43 @@ fn main() {
     let started = Instant::now();
     let totals = index.totals().unwrap();
     println!("totals of {} chunks {:.2} s", totals.chunks, started.elapsed().as_secs_f64());
+    println!("peak memory so far {}", peak_memory());
+    count_needs(&index, chunks);
     println!(
         "files {:.0} MiB, {:.0} bytes a chunk",
         mib(len(directory.path())),
         len(directory.path()) as f64 / chunks as f64
     );
     println!("peak memory {}", peak_memory());
+}
+
+/// What a prune does: notes what snapshots reach, nine packs of ten, counts what is needed for it, and once more with one pack
+/// in a hundred on its list.
+fn count_needs(index: &Index, chunks: u64) {
+    let started = Instant::now();
+    let mut liveness = index.liveness().unwrap();
+    for batch in 0..chunks / CHUNKS_PER_PACK {
+        if batch % 10 != 0 {
+            liveness.reach((batch * CHUNKS_PER_PACK..(batch + 1) * CHUNKS_PER_PACK).map(chunk)).unwrap();
+        }
+    }
+    println!("noted what is reached in {:.1} s, peak memory {}", started.elapsed().as_secs_f64(), peak_memory());
+    let none = HashSet::new();
+    let started = Instant::now();
+    let usage = liveness.usage(&none, &none, Known::ALL).unwrap();
+    let unused = usage.packs.iter().filter(|pack| pack.live_len == 0).count();
+    let packs = usage.packs.len();
+    println!("counted needs in {:.1} s: {unused} of {packs} packs unused", started.elapsed().as_secs_f64());
+    let listed: HashSet<_> = usage.packs.iter().step_by(99).map(|pack| pack.id).collect();
+    let started = Instant::now();
+    let usage = liveness.usage(&listed, &none, Known::ALL).unwrap();
+    let precious = usage.packs.iter().filter(|pack| pack.is_precious).count();
+    println!(
+        "counted with {} packs on a list in {:.1} s: {precious} precious, peak memory {}",
+        listed.len(),
+        started.elapsed().as_secs_f64(),
+        peak_memory()
+    );
 }
 
 fn open(directory: &Path) -> Index {

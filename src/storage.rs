@@ -83,6 +83,11 @@ pub trait Storage: Send + Sync {
 
     /// Where this is, for messages: a path or an address, without secrets.
     fn location(&self) -> String;
+
+    /// Whether each call costs a way over the network, so that it pays to keep copies of what is read again and again.
+    fn is_remote(&self) -> bool {
+        false
+    }
 }
 
 impl<S: Storage + ?Sized> Storage for std::sync::Arc<S> {
@@ -109,5 +114,8 @@ impl<S: Storage + ?Sized> Storage for std::sync::Arc<S> {
     }
     fn location(&self) -> String {
         (**self).location()
+    }
+    fn is_remote(&self) -> bool {
+        (**self).is_remote()
     }
 }

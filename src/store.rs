@@ -3,6 +3,7 @@
 pub mod check;
 mod chunk_reader;
 pub mod config;
+mod copies;
 pub mod envelope;
 mod frame_maker;
 mod frame_source;

@@ -102,6 +102,7 @@ impl DataSubset {
 /// # Errors
 /// When the storage can't be read at all.
 pub fn run(repository: &Repository, subset: DataSubset, context: &Context<'_>) -> Result<()> {
+    repository.bypass_copies();
     context.observer.stage("Checking keys and index");
     if let Err(error) = repository.list_keys() {
         context.observer.problem(Problem::new("keys", error.chain()));

@@ -196,7 +196,7 @@ impl<'c> ChunkReader<'c> {
         self.context.go_on()?;
         let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else { return Ok(()) };
         let start = first.root.offset;
-        let bytes = match self.frames.fetch(first.root.pack, start..last.root.offset + last.root.sealed_len) {
+        let bytes = match self.frames.fetch(&first.root, start..last.root.offset + last.root.sealed_len) {
             Ok(bytes) => bytes,
             Err(error) => return self.deliver_anyhow(wanted, error, deliver),
         };

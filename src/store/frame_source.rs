@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::envelope::HEADER_LEN;
 use super::index::{ChunkPlace, FramePlace};
-use super::pack::{BASE_LEN_MAX, FrameKind, Lineage};
+use super::pack::{BASE_LEN_MAX, FrameKind, Lineage, Role};
 use super::pack_reader::{self, FrameOpener, PackError};
 use super::repository::Repository;
 use crate::compress;
@@ -156,12 +156,12 @@ impl<'c> FrameSource<'c> {
         }
     }
 
-    fn opener(&self, pack: PackId) -> Result<Arc<FrameOpener>> {
-        if let Some(opener) = lock(&self.openers).get(&pack) {
+    fn opener(&self, place: &FramePlace) -> Result<Arc<FrameOpener>> {
+        if let Some(opener) = lock(&self.openers).get(&place.pack) {
             return Ok(opener.clone());
         }
-        let header = self.fetch_uncounted(pack, 0..HEADER_LEN as u64)?;
-        self.new_opener(pack, &header)
+        let header = self.fetch_uncounted(place, 0..HEADER_LEN as u64)?;
+        self.new_opener(place.pack, &header)
     }
 
     fn new_opener(&self, pack: PackId, header: &[u8]) -> Result<Arc<FrameOpener>> {
@@ -176,15 +176,34 @@ impl<'c> FrameSource<'c> {
         Ok(opener)
     }
 
-    /// Reads a part of a pack.
-    pub(super) fn fetch(&self, pack: PackId, range: Range<u64>) -> Result<Vec<u8>> {
+    /// Reads a part of the pack in which `place` is.
+    pub(super) fn fetch(&self, place: &FramePlace, range: Range<u64>) -> Result<Vec<u8>> {
         self.count(Counter::ObjectsRead, 1);
-        self.fetch_uncounted(pack, range)
+        self.fetch_uncounted(place, range)
+    }
+
+    /// A part of a pack of trees out of a copy, which is made if there is none: who reads one tree is going to read others,
+    /// now and in the next night.
+    fn copied(&self, key: &ObjectKey, range: Range<u64>) -> Option<Vec<u8>> {
+        let copies = self.repository.inner.copies.as_ref().filter(|copies| copies.are_used())?;
+        if let Some(part) = copies.get_range(key, range.clone()) {
+            return Some(part);
+        }
+        // What is wrong with the pack itself is found where it is read without a copy.
+        copies.keep(key, &self.repository.storage().get(key).ok()?);
+        copies.get_range(key, range)
     }
 
     /// Where the storage can't give a part, because it was cut off or lies on a bad sector, parity may.
-    fn fetch_uncounted(&self, pack: PackId, range: Range<u64>) -> Result<Vec<u8>> {
-        let read = self.repository.storage().get_range(&ObjectKey::Pack(pack), range.clone());
+    fn fetch_uncounted(&self, place: &FramePlace, range: Range<u64>) -> Result<Vec<u8>> {
+        let pack = place.pack;
+        let key = ObjectKey::Pack(pack);
+        if place.role == Role::Tree
+            && let Some(part) = self.copied(&key, range.clone())
+        {
+            return Ok(part);
+        }
+        let read = self.repository.storage().get_range(&key, range.clone());
         let cause = match read {
             Ok(bytes) => return Ok(bytes),
             Err(cause) => cause,
@@ -208,7 +227,7 @@ impl<'c> FrameSource<'c> {
     /// pack is healed.
     fn unseal<'s>(&self, place: &FramePlace, sealed: &'s mut Vec<u8>) -> Result<&'s [u8]> {
         self.count(Counter::BytesFetched, sealed.len() as u64);
-        let opened = self.opener(place.pack).and_then(|opener| try_unseal(&opener, place, sealed));
+        let opened = self.opener(place).and_then(|opener| try_unseal(&opener, place, sealed));
         let len = match opened {
             Ok(len) => len,
             Err(error) => {
@@ -284,7 +303,7 @@ impl<'c> FrameSource<'c> {
     fn sealed(&self, place: &FramePlace) -> Result<Vec<u8>> {
         let end = place.offset + place.sealed_len;
         if place.lineage.is_none() || place.sealed_len > SPAN_LEN {
-            return self.fetch(place.pack, place.offset..end);
+            return self.fetch(place, place.offset..end);
         }
         // Spans begin at multiples of their length and overlap by one, so that each small frame is whole in one of them.
         let start = place.offset / SPAN_LEN * SPAN_LEN;
@@ -294,7 +313,7 @@ impl<'c> FrameSource<'c> {
             span
         } else {
             let len = self.repository.index().pack_len(&place.pack)?.unwrap_or(end);
-            let span = Arc::new(self.fetch(place.pack, start..len.min(start + 2 * SPAN_LEN).max(end))?);
+            let span = Arc::new(self.fetch(place, start..len.min(start + 2 * SPAN_LEN).max(end))?);
             lock(&self.spans).insert(key, span.clone());
             span
         };

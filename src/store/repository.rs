@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::chunk_reader::ChunkReader;
 use super::config::{Config, ConfigHead};
+use super::copies::Copies;
 use super::envelope::{self, ObjectType, RecordError, no_random};
 use super::frame_maker::DeltaPolicy;
 use super::heal::{self, Healer, Verdict};
@@ -50,6 +51,8 @@ pub(super) struct Inner {
     pub(super) config: Config,
     pub(super) keys: PackKeys,
     pub(super) index: Index,
+    /// Where the storage is far away and there is a cache.
+    pub(super) copies: Option<Copies>,
     pub(super) healer: Healer,
     record: Secret,
     component: Secret,
@@ -174,6 +177,8 @@ impl Repository {
             Some(cache) => Index::open(cache, head.repository)?,
             None => Index::in_memory()?,
         };
+        let copies = cache.filter(|_| storage.is_remote());
+        let copies = copies.map(|cache| Copies::new(cache.join(head.repository.to_hex()).join("copies")));
         let inner = Inner {
             keys: PackKeys::new(&master),
             record: master.subkey(Purpose::Record),
@@ -184,6 +189,7 @@ impl Repository {
             head,
             config,
             index,
+            copies,
             healer: Healer::default(),
             master,
         };
@@ -440,6 +446,10 @@ impl Repository {
         }
         self.index().suspect(&lost)?;
         self.index().remove_packs(&gone)?;
+        if let Some(copies) = &self.inner.copies {
+            let is_known = |id: &PackId| self.index().pack_len(id).is_ok_and(|len| len.is_some());
+            copies.keep_only(ObjectKind::Pack, |key| matches!(key, ObjectKey::Pack(id) if is_known(id)));
+        }
         // Deltas that nobody needs may have lost their bases to who reclaims; whether somebody needs one that has is seen
         // where it is looked for.
         let orphans = self.index().forget_orphans()?;
@@ -595,7 +605,20 @@ impl Repository {
         self.storage().put_new(&ObjectKey::Snapshot(id), &object)?;
         context.count(Counter::ObjectsPut, 1);
         context.count(Counter::BytesStored, object.len() as u64);
+        self.keep_copy(&ObjectKey::Snapshot(id), &object);
         Ok(id)
+    }
+
+    /// Keeps a copy of an object that is going to be read again, where reading is dear.
+    pub(super) fn keep_copy(&self, key: &ObjectKey, bytes: &[u8]) {
+        if let Some(copies) = &self.inner.copies {
+            copies.keep(key, bytes);
+        }
+    }
+
+    /// From now on everything is read from the storage itself, whatever copies there are.
+    pub fn bypass_copies(&self) {
+        self.inner.copies.iter().for_each(Copies::bypass);
     }
 
     /// The ids of all published snapshots.
@@ -604,6 +627,10 @@ impl Repository {
     /// From the storage.
     pub fn list_snapshots(&self) -> Result<Vec<SnapshotId>> {
         let listed = self.storage().list(ObjectKind::Snapshot)?;
+        if let Some(copies) = &self.inner.copies {
+            let there: HashSet<ObjectKey> = listed.iter().map(|row| row.key).collect();
+            copies.keep_only(ObjectKind::Snapshot, |key| there.contains(key));
+        }
         Ok(listed
             .into_iter()
             .filter_map(|row| match row.key {
@@ -618,12 +645,19 @@ impl Repository {
     /// # Errors
     /// `Damaged` when it is not what was published.
     pub fn read_snapshot(&self, id: SnapshotId) -> Result<Vec<u8>> {
-        let (bytes, verdict) = self.read_small(&ObjectKey::Snapshot(id))?;
+        let key = ObjectKey::Snapshot(id);
+        let open = |bytes: &[u8]| envelope::open_record(ObjectType::Snapshot, &self.inner.record, bytes);
+        if let Some(copy) = self.inner.copies.as_ref().and_then(|copies| copies.get(&key))
+            && let Ok(record) = open(&copy)
+        {
+            return Ok(record);
+        }
+        let (bytes, verdict) = self.read_small(&key)?;
         if let Verdict::Lost(why) = verdict {
             return Err(Error::damaged(format!("Snapshot {} is damaged", id.short())).cause(why));
         }
-        envelope::open_record(ObjectType::Snapshot, &self.inner.record, &bytes)
-            .map_err(|cause| Error::stored(format!("Snapshot {}", id.short()), cause.is_newer()).cause(cause))
+        self.keep_copy(&key, &bytes);
+        open(&bytes).map_err(|cause| Error::stored(format!("Snapshot {}", id.short()), cause.is_newer()).cause(cause))
     }
 
     /// Removes a snapshot; its chunks stay until they are reclaimed. False if it was gone already.

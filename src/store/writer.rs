@@ -399,6 +399,9 @@ fn upload(repository: &Repository, shared: &Shared, pack: FinishedPack) -> Resul
         return Ok(());
     }
     repository.storage().put_new(&ObjectKey::Pack(pack.entry.id), &pack.bytes)?;
+    if pack.entry.role == Role::Tree {
+        repository.keep_copy(&ObjectKey::Pack(pack.entry.id), &pack.bytes);
+    }
     repository.index().add_pack(&pack.entry, &pack.features)?;
     let mut pending = lock(&shared.pending);
     for (id, _) in pack.entry.frames.iter().flat_map(|frame| &frame.chunks) {

@@ -28,6 +28,7 @@ mod lost_bases;
 mod model;
 mod parity;
 mod prune;
+mod remote;
 mod repair;
 mod restic_policies;
 mod secrets;

@@ -62,6 +62,9 @@ impl<S: Storage> Storage for Held<S> {
     fn location(&self) -> String {
         self.0.location()
     }
+    fn is_remote(&self) -> bool {
+        self.0.is_remote()
+    }
 }
 
 /// Creates a repository whose packs are so short that a few files fill several.
@@ -216,8 +219,8 @@ pub fn published(repository: &Repository, world: &World) -> Result<Vec<Published
     finding::all(repository, &world.context())
 }
 
-/// What a snapshot holds.
-pub fn state_of(repository: &Repository, world: &World, published: &Published) -> Result<State> {
+/// The paths of all files in a snapshot.
+pub fn paths(repository: &Repository, world: &World, published: &Published) -> Result<Vec<ArchivePath>> {
     let archive = ArchiveReader::new(repository, world.context());
     let reader = ComponentReader::new(&archive, published.snapshot.component(COMPONENT).unwrap())?;
     let mut paths = Vec::new();
@@ -227,8 +230,15 @@ pub fn state_of(repository: &Repository, world: &World, published: &Published) -
         }
         Ok(())
     })?;
+    Ok(paths)
+}
+
+/// What a snapshot holds.
+pub fn state_of(repository: &Repository, world: &World, published: &Published) -> Result<State> {
+    let archive = ArchiveReader::new(repository, world.context());
+    let reader = ComponentReader::new(&archive, published.snapshot.component(COMPONENT).unwrap())?;
     let mut state = State::new();
-    for path in paths {
+    for path in paths(repository, world, published)? {
         let mut bytes = Vec::new();
         reader.open(&path)?.read_to_end(&mut bytes).map_err(compline::commands::listing::from_content)?;
         state.insert(String::from_utf8(path.to_bytes()).unwrap(), bytes);
