@@ -13,6 +13,12 @@ pub fn parallelism() -> usize {
     thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// Lets so many requests wait for answers at once that a line with a long way is kept busy: more threads work on what is split
+/// between them from here on than there are cores. Of no effect where that has begun already.
+pub fn overlap_requests(count: usize) {
+    let _begun_already = rayon::ThreadPoolBuilder::new().num_threads(count.max(parallelism())).build_global();
+}
+
 /// A thread that is joined when dropped. It must end by itself once its queues close.
 #[derive(Debug)]
 pub struct Worker(Option<JoinHandle<()>>);

@@ -23,6 +23,7 @@ use crate::crypto::{self, Purpose, Secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KeyId, PackId, RepositoryId, SegmentId, SnapshotId};
 use crate::observer::{Context, Counter, Problem};
+use crate::pipeline;
 use crate::storage::{ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
 
 /// How often segments are listed again of which some had vanished when they were read. What is not known after that is
@@ -30,6 +31,9 @@ use crate::storage::{ObjectKey, ObjectKind, Storage, StorageError, StorageErrorK
 const SEGMENT_LOOKS_MAX: usize = 8;
 /// How often packs are listed to know all that were listed, at most.
 const SETTLE_LOOKS_MAX: usize = 4;
+
+/// Requests that wait for answers at once, where the storage is far away.
+const REQUESTS_AT_ONCE: usize = 8;
 
 /// How reading segments went.
 #[derive(Default)]
@@ -177,6 +181,9 @@ impl Repository {
             Some(cache) => Index::open(cache, head.repository)?,
             None => Index::in_memory()?,
         };
+        if storage.is_remote() {
+            pipeline::overlap_requests(REQUESTS_AT_ONCE);
+        }
         let copies = cache.filter(|_| storage.is_remote());
         let copies = copies.map(|cache| Copies::new(cache.join(head.repository.to_hex()).join("copies")));
         let inner = Inner {

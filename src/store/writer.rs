@@ -25,6 +25,8 @@ use crate::storage::{ObjectKey, StorageErrorKind};
 
 /// An index segment is published when so many bytes of packs are uploaded: what a crash costs other machines at most.
 const CHECKPOINT_LEN: u64 = 1 << 30;
+/// Packs that are uploaded at once, where the storage is far away. Each is held in memory meanwhile.
+const UPLOADS_AT_ONCE: usize = 4;
 
 struct BatchJob {
     number: u64,
@@ -69,7 +71,7 @@ pub struct Writer {
     batches: [Batch; 2],
     next_number: u64,
     jobs: Option<Sender<BatchJob>>,
-    done: Option<Receiver<()>>,
+    done: Option<(Receiver<()>, usize)>,
     flush: Option<Sender<(u64, PackJob)>>,
     workers: Vec<Worker>,
     reported: (u64, u64, u64),
@@ -118,8 +120,10 @@ impl Writer {
         let cores = pipeline::parallelism();
         let (jobs, job_queue) = pipeline::bounded::<BatchJob>(cores);
         let (packed, packed_queue) = pipeline::bounded::<(u64, PackJob)>(cores);
+        // Here, one upload keeps the disk busy; far away, others go on while one waits for its answer.
+        let upload_count = if repository.storage().is_remote() { UPLOADS_AT_ONCE } else { 1 };
         let (finished, finished_queue) = pipeline::bounded::<Option<FinishedPack>>(0);
-        let (done_sender, done) = pipeline::bounded::<()>(1);
+        let (done_sender, done) = pipeline::bounded::<()>(upload_count);
         let mut workers = Vec::new();
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             Worker::spawn(name, work).map_err(|cause| Error::io("A thread can't be started", cause))
@@ -129,9 +133,13 @@ impl Writer {
             workers.push(spawn("compress", Box::new(move || make_frames(&maker, &queue, &packed)))?);
         }
         let (repo, state) = (repository.clone(), shared.clone());
-        workers.push(spawn("pack", Box::new(move || fill_packs(&repo, &state, packed_queue, &finished)))?);
-        let (repo, state) = (repository.clone(), shared.clone());
-        workers.push(spawn("upload", Box::new(move || upload_packs(&repo, &state, &finished_queue, &done_sender)))?);
+        let fill = move || fill_packs(&repo, &state, packed_queue, &finished, upload_count);
+        workers.push(spawn("pack", Box::new(fill))?);
+        for _ in 0..upload_count {
+            let (repo, state) = (repository.clone(), shared.clone());
+            let (queue, done) = (finished_queue.clone(), done_sender.clone());
+            workers.push(spawn("upload", Box::new(move || upload_packs(&repo, &state, &queue, &done)))?);
+        }
         Ok(Self {
             repository,
             shared,
@@ -139,7 +147,7 @@ impl Writer {
             batches: [Batch::new(Role::Content), Batch::new(Role::Tree)],
             next_number: 0,
             jobs: Some(jobs),
-            done: Some(done),
+            done: Some((done, upload_count)),
             flush: Some(packed),
             workers,
             reported: (0, 0, 0),
@@ -263,7 +271,8 @@ impl Writer {
         self.send_batch(Role::Tree)?;
         let flushed = self.flush.take().is_some_and(|flush| flush.send((self.next_number, PackJob::Flush)).is_ok());
         self.jobs = None;
-        let done = self.done.take().is_some_and(|done| done.recv().is_ok());
+        let all_done = |(done, count): (Receiver<()>, usize)| (0..count).all(|_| done.recv().is_ok());
+        let done = self.done.take().is_some_and(all_done);
         let workers = std::mem::take(&mut self.workers);
         let ended_well = workers.into_iter().map(Worker::join).fold(true, |all, one| all & one);
         self.shared.check()?;
@@ -319,6 +328,7 @@ fn fill_packs(
     shared: &Shared,
     queue: Receiver<(u64, PackJob)>,
     finished: &Sender<Option<FinishedPack>>,
+    upload_count: usize,
 ) {
     let mut packs: [Option<PackWriter>; 2] = [None, None];
     let mut order = Reorder::default();
@@ -333,8 +343,9 @@ fn fill_packs(
                 }),
                 PackJob::Flush => {
                     let rest = packs.iter_mut().filter_map(Option::take).map(PackWriter::finish).map(Some);
-                    // `None` says that nothing follows.
-                    if !rest.chain([None]).all(|pack| finished.send(pack).is_ok()) {
+                    // `None` says to one of those that upload that nothing follows.
+                    let ends = std::iter::repeat_with(|| None).take(upload_count);
+                    if !rest.chain(ends).all(|pack| finished.send(pack).is_ok()) {
                         return;
                     }
                     Ok(())

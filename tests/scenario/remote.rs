@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use compline::storage::{Listed, MemoryStorage, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError};
 use compline::store::check::DataSubset;
@@ -17,6 +18,9 @@ use crate::support::World;
 struct Remote {
     objects: MemoryStorage,
     calls: Mutex<BTreeMap<(&'static str, ObjectKind), u64>>,
+    /// Packs that are put wait until so many are.
+    wanted_at_once: usize,
+    waiting: (Mutex<usize>, Condvar),
 }
 
 impl Remote {
@@ -33,6 +37,14 @@ impl Remote {
 impl Storage for Remote {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
         self.count("put", key.kind());
+        if key.kind() == ObjectKind::Pack {
+            let mut waiting = self.waiting.0.lock().unwrap();
+            *waiting += 1;
+            self.waiting.1.notify_all();
+            let too_few = |waiting: &mut usize| *waiting < self.wanted_at_once;
+            let waited = self.waiting.1.wait_timeout_while(waiting, Duration::from_secs(60), too_few).unwrap();
+            assert!(!waited.1.timed_out(), "they come one by one");
+        }
         self.objects.put_new(key, bytes)
     }
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
@@ -130,6 +142,14 @@ fn a_check_reads_what_is_stored_and_not_a_copy_of_it() {
     remote.objects.replace(&ObjectKey::Snapshot(id), b"nothing").unwrap();
     assert!(!shelf::check(&open(), DataSubset::Nothing).unwrap().is_empty());
     assert_eq!(look(&remote, &unlock, cache.path()), shelf::state(1).len(), "the copy is as good as ever");
+}
+
+#[test]
+fn several_packs_are_under_way_at_once() {
+    let remote = Arc::new(Remote { wanted_at_once: 3, ..Remote::default() });
+    let unlock = shelf::create(&remote.objects);
+    let repository = shelf::open(&remote, &unlock, None).unwrap();
+    shelf::save(&repository, &World::new(), &shelf::state(1), 1).unwrap();
 }
 
 #[test]
