@@ -224,6 +224,7 @@ fn location(settings: &Settings) -> Result<Location> {
     let text = settings.text("location").unwrap_or_default();
     match Location::parse(OsStr::new(&text)) {
         Ok(Location::Local(path)) => Ok(Location::Local(settings.resolve(path))),
+        Ok(elsewhere) => Ok(elsewhere),
         Err(problem) => Err(settings.error("location", format!("can't be used: {problem}")).hint(problem.hint())),
     }
 }

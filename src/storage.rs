@@ -3,18 +3,29 @@
 //! [`Storage`] is the seam. Its comments are the contract, `tests/storage` is the proof that runs for every
 //! implementation. Storage knows no formats and no encryption; it keeps write-once byte strings.
 
+mod address;
 mod error;
 mod key;
+mod line;
 mod local;
 mod memory;
+mod serve;
+mod served;
+mod sftp;
+mod ssh;
 mod url;
+mod wire;
 
 use std::ops::Range;
 
+pub use address::SshAddress;
 pub use error::{StorageError, StorageErrorKind};
 pub use key::{ObjectKey, ObjectKind};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
+pub use serve::{Rights, serve};
+pub use served::ServedStorage;
+pub use sftp::SftpStorage;
 pub use url::{Location, ParseLocationError};
 
 use crate::mmap::Map;

@@ -32,7 +32,8 @@ a gate, 5 damage found, 6 version guard, 7 unsafe target, 10 no repository, 12 w
 #[command(next_help_heading = "Options of every command")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Global {
-    /// Where the repository lies: a path (default: what the plan says)
+    /// Where the repository lies: a path, ssh://user@host:port/path, sftp://user@host:port/path (default: what the plan
+    /// says)
     #[arg(short, long, global = true, env = "COMPLINE_REPO", value_name = "LOCATION", hide_env_values = true)]
     pub repo: Option<OsString>,
     /// The plan file
@@ -160,6 +161,9 @@ pub(super) enum Command {
     /// Who can open the repository
     #[command(subcommand)]
     Key(Key),
+    /// Give a client at the other end of a line access to a directory: what ssh:// starts, and a forced command for
+    /// authorized_keys
+    Serve(Serve),
     /// Look at the plan
     #[command(subcommand)]
     Plan(PlanVerb),
@@ -469,6 +473,27 @@ pub(super) struct Prune {
     /// Only say what would be done
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("rights"))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub(super) struct Serve {
+    /// The directory of the repository
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Speak over standard input and output
+    #[arg(long, required = true)]
+    pub stdio: bool,
+    /// Let clients add, but neither change nor delete what others put (the default)
+    #[arg(long, group = "rights")]
+    pub append_only: bool,
+    /// Let clients look
+    #[arg(long, group = "rights")]
+    pub read_only: bool,
+    /// Let clients do everything
+    #[arg(long, group = "rights")]
+    pub allow_prune: bool,
 }
 
 #[derive(Debug, Subcommand)]

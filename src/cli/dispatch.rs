@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use clap::CommandFactory;
 
 use super::arguments::{
-    Backup, Cli, Command, ExistingChoice, Global, Key, OverwriteChoice, PlanVerb, Prune, Repair, Restore,
+    Backup, Cli, Command, ExistingChoice, Global, Key, OverwriteChoice, PlanVerb, Prune, Repair, Restore, Serve,
 };
 use super::render::{self, Renderer};
 use super::terminal::Terminal;
@@ -29,7 +29,7 @@ use crate::components::files::exclude_set;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::{Context, Ledger};
 use crate::plan::Plan;
-use crate::storage::StorageErrorKind;
+use crate::storage::{Location, Rights, StorageErrorKind};
 use crate::store::check::DataSubset;
 use crate::store::exists;
 use crate::store::parity::Share;
@@ -52,6 +52,9 @@ fn variable(name: &str) -> Option<String> {
 /// Runs what was asked for.
 pub(super) fn run(cli: Cli) -> Result<Ending> {
     let Cli { global, command } = cli;
+    if let Command::Serve(options) = &command {
+        return serve(options);
+    }
     let interrupt = Arc::new(AtomicBool::new(false));
     listen(&interrupt)?;
     let ledger = Arc::new(Ledger::default());
@@ -130,6 +133,7 @@ impl Session<'_> {
             Command::Check { read_data, read_data_subset } => self.check(read_data, read_data_subset.as_deref()),
             Command::Repair(options) => self.repair(&options),
             Command::Key(verb) => self.key(verb),
+            Command::Serve(options) => serve(&options),
             Command::Plan(verb) => self.plan_verb(verb),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
@@ -147,14 +151,14 @@ impl Session<'_> {
 
     fn init(&self, label: &str, parity: &str) -> Result<Ending> {
         let parity = share(parity)?;
-        let location = unlock::location(self.global, self.plan.as_ref())?;
+        let location = unlock::location(self.global, self.plan.as_ref(), self.app.variable)?;
         let report = self.create(&location, label, parity)?;
         self.out.init_object(&report).map(|()| Ending::Well)
     }
 
     fn create(
         &self,
-        location: &crate::storage::Location,
+        location: &Location,
         label: &str,
         parity: Share,
     ) -> Result<commands::init::InitReport> {
@@ -174,7 +178,7 @@ impl Session<'_> {
 
     fn backup(&self, options: Backup) -> Result<Ending> {
         if options.init {
-            let location = unlock::location(self.global, self.plan.as_ref())?;
+            let location = unlock::location(self.global, self.plan.as_ref(), self.app.variable)?;
             if !is_there(&location)? {
                 self.create(&location, "first", Share::PACK)?;
             }
@@ -287,8 +291,11 @@ impl Session<'_> {
     }
 
     fn repair(&self, options: &Repair) -> Result<Ending> {
-        let location =
-            |text: &String| text.parse().map_err(|cause| usage(format!("`{text}` is no location")).cause(cause));
+        let location = |text: &String| {
+            let parsed = text.parse::<Location>().map(|location| location.equipped(self.app.variable));
+            // The text may hold a password, and the cause says what is wrong with it.
+            parsed.map_err(|cause| usage("What --from names is no location").cause(cause))
+        };
         let options = RepairOptions {
             dry_run: options.dry_run,
             from: options.from.iter().map(location).collect::<Result<_>>()?,
@@ -391,6 +398,22 @@ impl Session<'_> {
     }
 }
 
+/// Without plan, repository and signals: whoever ends it ends it, and leaves what a crash leaves.
+fn serve(options: &Serve) -> Result<Ending> {
+    let rights = match (options.read_only, options.allow_prune) {
+        (true, _) => Rights::ReadOnly,
+        (_, true) => Rights::AllowPrune,
+        _ => Rights::AppendOnly,
+    };
+    if std::io::stdin().is_terminal() {
+        return Err(usage("A terminal is no client").hint(
+            "ssh:// starts this by itself; on a server it stands in authorized_keys (docs: Storage by SSH)",
+        ));
+    }
+    crate::storage::serve(&options.path, rights, std::io::stdin().lock(), std::io::stdout())?;
+    Ok(Ending::Well)
+}
+
 /// A share of parity, said in hundredths with at most one decimal.
 fn share(text: &str) -> Result<Share> {
     let number = text.strip_suffix('%').unwrap_or(text);
@@ -407,7 +430,7 @@ fn share(text: &str) -> Result<Share> {
 }
 
 /// Whether there is a repository. Nothing is made in order to find out.
-fn is_there(location: &crate::storage::Location) -> Result<bool> {
+fn is_there(location: &Location) -> Result<bool> {
     match location.open() {
         Ok(storage) => exists(storage.as_ref()),
         Err(error) if error.kind() == StorageErrorKind::NotFound => Ok(false),

@@ -29,11 +29,12 @@ pub(super) fn plan(global: &Global) -> Result<Option<Plan>> {
 }
 
 /// Where the repository lies.
-pub(super) fn location(global: &Global, plan: Option<&Plan>) -> Result<Location> {
+pub(super) fn location(global: &Global, plan: Option<&Plan>, variable: Variable<'_>) -> Result<Location> {
     if let Some(text) = &global.repo {
-        return Ok(Location::parse(text)?);
+        return Ok(Location::parse(text)?.equipped(variable));
     }
-    plan.and_then(Plan::repository).map(|repository| repository.location.clone()).ok_or_else(|| {
+    let planned = plan.and_then(Plan::repository).map(|repository| repository.location.clone().equipped(variable));
+    planned.ok_or_else(|| {
         Error::new(ErrorKind::Usage, "No repository is named")
             .hint("Name it with -r LOCATION or COMPLINE_REPO, or in a plan (-p FILE)")
     })
@@ -49,7 +50,7 @@ pub(super) fn cache(global: &Global, variable: Variable<'_>) -> Option<PathBuf> 
 
 /// Everything that opens the repository.
 pub(super) fn target(global: &Global, plan: Option<&Plan>, variable: Variable<'_>) -> Result<Target> {
-    let location = location(global, plan)?;
+    let location = location(global, plan, variable)?;
     let unlock = existing(global, plan, variable, &location)?;
     Ok(Target { location, unlock, cache: cache(global, variable) })
 }

@@ -27,6 +27,7 @@ pub struct StorageError {
     kind: StorageErrorKind,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    advice: Option<&'static str>,
 }
 
 impl StorageError {
@@ -46,7 +47,14 @@ impl StorageError {
 
     /// An error with words of its own.
     pub fn with_message(kind: StorageErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), source: None, advice: None }
+    }
+
+    /// Says what to do next, where that is more than the kind knows.
+    #[must_use]
+    pub fn advise(mut self, advice: &'static str) -> Self {
+        self.advice = Some(advice);
+        self
     }
 
     /// Adds the cause.
@@ -65,6 +73,9 @@ impl StorageError {
     /// What to do next.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
+        if self.advice.is_some() {
+            return self.advice;
+        }
         match self.kind {
             StorageErrorKind::Full => Some(
                 "Free some space at the repository and run the same command again; nothing that was published is lost",

@@ -1,4 +1,5 @@
-//! Where a repository lies, as people write it: `/var/backups/compline`, `file:relative/path`, `s3://bucket/prefix`.
+//! Where a repository lies, as people write it: `/var/backups/compline`, `file:relative/path`, `ssh://host/path`,
+//! `sftp://host/path`, `s3://bucket/prefix`.
 //!
 //! A path is taken as it is, without percent-decoding. A path that looks like an address (`s3:old`) can be written
 //! `./s3:old`.
@@ -9,11 +10,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{LocalStorage, Storage, StorageError};
+use super::address::SshAddress;
+use super::{LocalStorage, ServedStorage, SftpStorage, Storage, StorageError};
 use crate::error::{Error, ErrorKind};
 
 /// Schemes that the format of LOCATION reserves and this build can't open.
-const RESERVED: [&str; 4] = ["s3", "sftp", "ssh", "azblob"];
+const RESERVED: [&str; 2] = ["s3", "azblob"];
 
 /// A parsed LOCATION.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,10 @@ const RESERVED: [&str; 4] = ["s3", "sftp", "ssh", "azblob"];
 pub enum Location {
     /// A directory of this machine.
     Local(PathBuf),
+    /// A directory that a compline on another machine serves.
+    Ssh(SshAddress),
+    /// A directory that an SFTP server gives access to.
+    Sftp(SshAddress),
 }
 
 /// A LOCATION that means nothing here. The message never repeats the text, which may hold a password.
@@ -39,6 +45,12 @@ pub enum ParseLocationError {
     /// `file://` with a machine's name.
     #[error("file:// can't name another machine")]
     ForeignHost,
+    /// `ssh://` or `sftp://` that is none, and why.
+    #[error("An address {0}:// can't be used: {1}")]
+    Address(&'static str, &'static str),
+    /// `ssh://` or `sftp://` with a password.
+    #[error("A password can't stand in an address {0}://")]
+    Password(&'static str),
 }
 
 impl ParseLocationError {
@@ -50,6 +62,8 @@ impl ParseLocationError {
             Self::Unsupported(_) => "Use a directory, which may be a mounted one",
             Self::UnknownScheme(_) => "Write a directory as /path or ./path",
             Self::ForeignHost => "Write file:///absolute/path or the path alone",
+            Self::Address(..) => "Write ssh://user@host:port/absolute/path, or ssh://host/~/path for one below the home",
+            Self::Password(_) => "Log in with a key: ssh-keygen makes one, ssh-copy-id takes it there",
         }
     }
 }
@@ -75,6 +89,8 @@ impl Location {
         };
         match scheme {
             "file" => file_path(rest).map(Self::Local),
+            "ssh" => SshAddress::parse("ssh", rest).map(Self::Ssh),
+            "sftp" => SshAddress::parse("sftp", rest).map(Self::Sftp),
             _ => match RESERVED.into_iter().find(|reserved| *reserved == scheme) {
                 Some(reserved) => Err(ParseLocationError::Unsupported(reserved)),
                 None if rest.starts_with(b"//") => Err(ParseLocationError::UnknownScheme(scheme.to_owned())),
@@ -90,6 +106,8 @@ impl Location {
     pub fn open(&self) -> Result<Box<dyn Storage>, StorageError> {
         match self {
             Self::Local(path) => Ok(Box::new(LocalStorage::open(path)?)),
+            Self::Ssh(address) => Ok(Box::new(ServedStorage::open(address)?)),
+            Self::Sftp(address) => Ok(Box::new(SftpStorage::open(address)?)),
         }
     }
 
@@ -100,6 +118,8 @@ impl Location {
     pub fn create(&self) -> Result<Box<dyn Storage>, StorageError> {
         match self {
             Self::Local(path) => Ok(Box::new(LocalStorage::create(path)?)),
+            Self::Ssh(address) => Ok(Box::new(ServedStorage::create(address)?)),
+            Self::Sftp(address) => Ok(Box::new(SftpStorage::create(address)?)),
         }
     }
 
@@ -108,6 +128,20 @@ impl Location {
     pub fn local_path(&self) -> Option<&Path> {
         match self {
             Self::Local(path) => Some(path),
+            Self::Ssh(_) | Self::Sftp(_) => None,
+        }
+    }
+
+    /// With what the environment says about ssh: `COMPLINE_SSH`, `COMPLINE_SSH_REMOTE`.
+    #[must_use]
+    pub fn equipped(self, variable: &dyn Fn(&str) -> Option<String>) -> Self {
+        let equip = |address: SshAddress| {
+            address.by(variable("COMPLINE_SSH").as_deref(), variable("COMPLINE_SSH_REMOTE").as_deref())
+        };
+        match self {
+            Self::Ssh(address) => Self::Ssh(equip(address)),
+            Self::Sftp(address) => Self::Sftp(equip(address)),
+            other => other,
         }
     }
 }
@@ -124,6 +158,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local(path) => path.display().fmt(f),
+            Self::Ssh(address) | Self::Sftp(address) => address.fmt(f),
         }
     }
 }

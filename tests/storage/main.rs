@@ -13,7 +13,11 @@ mod contract;
 mod faulty;
 #[path = "../support/faulty_storage.rs"]
 mod faulty_storage;
+mod hostile;
 mod local;
+mod remote;
+#[path = "../support/ssh_server.rs"]
+mod ssh_server;
 
 use compline::id::{KeyId, PackId, RetiredId, SegmentId, SessionId, SnapshotId};
 use compline::storage::{LocalStorage, MemoryStorage, ObjectKey, ObjectKind, Storage};
@@ -24,16 +28,23 @@ use tempfile::TempDir;
 struct Place {
     storage: Arc<dyn Storage>,
     _directory: Option<TempDir>,
+    _server: Option<ssh_server::SshServer>,
+}
+
+impl Place {
+    fn of(storage: impl Storage + 'static, directory: Option<TempDir>) -> Self {
+        Self { storage: Arc::new(storage), _directory: directory, _server: None }
+    }
 }
 
 fn memory() -> Place {
-    Place { storage: Arc::new(MemoryStorage::new()), _directory: None }
+    Place::of(MemoryStorage::new(), None)
 }
 
 fn local() -> Place {
     let directory = TempDir::new().unwrap();
     let storage = LocalStorage::create(directory.path().join("repository")).unwrap();
-    Place { storage: Arc::new(storage), _directory: Some(directory) }
+    Place::of(storage, Some(directory))
 }
 
 /// The wrapper that every program uses: a shared pointer to whatever LOCATION named.
@@ -41,12 +52,39 @@ fn local_by_location() -> Place {
     let directory = TempDir::new().unwrap();
     let location = compline::storage::Location::parse(directory.path().join("a/b").as_os_str()).unwrap();
     let storage: Arc<dyn Storage> = Arc::from(location.create().unwrap());
-    Place { storage: Arc::new(storage), _directory: Some(directory) }
+    Place::of(storage, Some(directory))
 }
 
 /// The storage of the crash tests, without a fault.
 fn faultless() -> Place {
-    Place { storage: Arc::new(faulty_storage::FaultyStorage::counting(MemoryStorage::new())), _directory: None }
+    Place::of(faulty_storage::FaultyStorage::counting(MemoryStorage::new()), None)
+}
+
+/// Through a real SSH server, to a compline behind it.
+fn ssh() -> Option<Place> {
+    by_ssh_server("ssh")
+}
+
+/// Through a real SSH server, to its SFTP server.
+fn sftp() -> Option<Place> {
+    by_ssh_server("sftp")
+}
+
+fn by_ssh_server(scheme: &str) -> Option<Place> {
+    let server = ssh_server::SshServer::start()?;
+    let directory = TempDir::new().unwrap();
+    let location = remote::location(scheme, directory.path(), &server.ssh("user"), &server.remote());
+    let storage: Arc<dyn Storage> = Arc::from(location.create().unwrap());
+    Some(Place { storage, _directory: Some(directory), _server: Some(server) })
+}
+
+/// The protocol of `compline serve` alone, on machines that have no SSH server.
+fn served() -> Place {
+    let directory = TempDir::new().unwrap();
+    let ssh = ssh_server::pretended_ssh(directory.path(), "false");
+    let location = remote::location("ssh", directory.path(), &ssh, ssh_server::COMPLINE);
+    let storage: Arc<dyn Storage> = Arc::from(location.create().unwrap());
+    Place::of(storage, Some(directory))
 }
 
 macro_rules! suite {
@@ -55,11 +93,15 @@ macro_rules! suite {
         suite!(@ local $($sentence)*);
         suite!(@ local_by_location $($sentence)*);
         suite!(@ faultless $($sentence)*);
+        suite!(@ served $($sentence)*);
+        suite!(@ ssh $($sentence)*);
+        suite!(@ sftp $($sentence)*);
     };
     (@ $place:ident $($sentence:ident)*) => {
         mod $place {
             $(#[test] fn $sentence() {
-                let place = crate::$place();
+                // None: the programs that it takes are missing, which was said.
+                let Some(place) = Option::<crate::Place>::from(crate::$place()) else { return };
                 crate::contract::$sentence(&place.storage);
             })*
         }

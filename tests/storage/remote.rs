@@ -1,0 +1,278 @@
+//! What only storage on another machine can do or suffer.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use compline::storage::{Location, LocalStorage, ObjectKind, Storage, StorageErrorKind};
+use tempfile::TempDir;
+
+use super::ssh_server::{COMPLINE, SshServer, bare_sftp_server, pretended_ssh};
+use super::{bytes, contract, one_of_each, pack};
+
+/// `scheme://there/…/repository` below `directory`.
+pub fn location(scheme: &str, directory: &Path, ssh: &str, remote: &str) -> Location {
+    let text = format!("{scheme}://there{}/repository", directory.display());
+    let variable = |name: &str| match name {
+        "COMPLINE_SSH" => Some(ssh.to_owned()),
+        "COMPLINE_SSH_REMOTE" => Some(remote.to_owned()),
+        _ => None,
+    };
+    Location::parse(OsStr::new(&text)).unwrap().equipped(&variable)
+}
+
+/// Names of files below `directory` that are no objects.
+fn leftovers(directory: &Path) -> usize {
+    std::fs::read_dir(directory.join("repository/tmp")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn what_one_machine_puts_is_what_the_other_has() {
+    let Some(server) = SshServer::start() else { return };
+    for scheme in ["ssh", "sftp"] {
+        let directory = TempDir::new().unwrap();
+        let far = location(scheme, directory.path(), &server.ssh("user"), &server.remote()).create().unwrap();
+        for key in one_of_each() {
+            far.put_new(&key, &bytes(3, 3_000_000)).unwrap();
+        }
+        let near = LocalStorage::open(directory.path().join("repository")).unwrap();
+        for key in one_of_each() {
+            assert!(*near.get(&key).unwrap() == bytes(3, 3_000_000));
+            assert_eq!(near.list(key.kind()).unwrap(), far.list(key.kind()).unwrap());
+            near.delete(&key).unwrap();
+            assert_eq!(far.list(key.kind()).unwrap(), []);
+        }
+        assert_eq!(leftovers(directory.path()), 0, "{scheme} tidies up");
+        assert_eq!(far.location(), format!("{scheme}://there{}/repository", directory.path().display()));
+    }
+}
+
+#[test]
+fn a_directory_that_is_missing_is_not_found_and_not_made() {
+    let Some(server) = SshServer::start() else { return };
+    for scheme in ["ssh", "sftp"] {
+        let directory = TempDir::new().unwrap();
+        let there = location(scheme, directory.path(), &server.ssh("user"), &server.remote());
+        let error = there.open().map(drop).unwrap_err();
+        assert_eq!(error.kind(), StorageErrorKind::NotFound, "{error}");
+        assert!(!directory.path().join("repository").exists());
+        let storage = there.create().unwrap();
+        std::fs::remove_dir(directory.path().join("repository")).unwrap();
+        for kind in ObjectKind::ALL {
+            storage.list(kind).unwrap_err();
+        }
+        storage.put_new(&pack(1), b"x").unwrap_err();
+        assert!(!directory.path().join("repository").exists(), "{scheme} makes no second one");
+    }
+}
+
+#[test]
+fn a_file_is_not_a_place_for_objects_on_another_machine_either() {
+    let Some(server) = SshServer::start() else { return };
+    for scheme in ["ssh", "sftp"] {
+        let directory = TempDir::new().unwrap();
+        std::fs::write(directory.path().join("repository"), b"mine").unwrap();
+        let there = location(scheme, directory.path(), &server.ssh("user"), &server.remote());
+        assert_eq!(there.open().map(drop).unwrap_err().kind(), StorageErrorKind::Other);
+        there.create().map(drop).unwrap_err();
+        assert_eq!(std::fs::read(directory.path().join("repository")).unwrap(), b"mine");
+    }
+}
+
+#[test]
+fn reading_goes_on_when_the_line_breaks_and_a_put_in_flight_is_told() {
+    let Some(server) = SshServer::start() else { return };
+    for scheme in ["ssh", "sftp"] {
+        let directory = TempDir::new().unwrap();
+        let storage = location(scheme, directory.path(), &server.ssh("user"), &server.remote()).create().unwrap();
+        let content = bytes(1, 2_000_000);
+        storage.put_new(&pack(1), &content).unwrap();
+        let before = server.connections();
+        kill(&server);
+        assert!(*storage.get(&pack(1)).unwrap() == content, "{scheme}");
+        kill(&server);
+        assert_eq!(storage.list(ObjectKind::Pack).unwrap().len(), 1);
+        kill(&server);
+        assert_eq!(storage.len(&pack(1)).unwrap(), 2_000_000);
+        assert_eq!(server.connections(), before + 3);
+        kill(&server);
+        // Whether the break is known before the put begins is a race; what may not be is something in between.
+        match storage.put_new(&pack(2), &content) {
+            Ok(()) => {}
+            Err(error) => {
+                assert_eq!(error.kind(), StorageErrorKind::Other);
+                match storage.get(&pack(2)) {
+                    Ok(found) => assert!(*found == content),
+                    Err(error) => assert_eq!(error.kind(), StorageErrorKind::NotFound),
+                }
+            }
+        }
+        storage.put_new(&pack(3), &content).unwrap();
+    }
+}
+
+fn kill(server: &SshServer) {
+    let status = std::process::Command::new("sh").args(["-c", &server.killer()]).status();
+    assert!(status.unwrap().success());
+}
+
+/// What a message and its cause say.
+fn said(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {}", said(source)))
+}
+
+#[test]
+fn whoever_may_not_come_in_hears_why() {
+    let Some(server) = SshServer::start() else { return };
+    let directory = TempDir::new().unwrap();
+    for scheme in ["ssh", "sftp"] {
+        let refused = |ssh: &str, remote: &str| {
+            let error = location(scheme, directory.path(), ssh, remote).open().map(drop).unwrap_err();
+            assert_eq!(error.kind(), StorageErrorKind::Other);
+            (said(&error), error.hint().unwrap())
+        };
+        let (text, hint) = refused(&server.ssh("stranger"), &server.remote());
+        assert!(text.contains("Permission denied"), "{text}");
+        assert!(hint.contains("ssh HOST true"), "{hint}");
+        let strict = format!("{} -o UserKnownHostsFile=/dev/null -o BatchMode=yes", server.ssh("user"));
+        let (text, _) = refused(&strict, &server.remote());
+        assert!(text.contains("Host key verification failed"), "{text}");
+        let (text, _) = refused(&format!("{} -o Port=1", server.ssh("user")), &server.remote());
+        assert!(text.contains("refused"), "{text}");
+        let (text, hint) = refused("/does/not/exist", &server.remote());
+        assert!(text.contains("no ssh on this machine"), "{text}");
+        assert!(hint.contains("COMPLINE_SSH"), "{hint}");
+        let (text, _) = refused(&pretended_ssh(directory.path(), "echo Welcome"), "echo Welcome; exit 3;");
+        assert!(text.contains("what answers is no"), "{text}");
+    }
+    let missing = location("ssh", directory.path(), &server.ssh("user"), "/no/such/compline");
+    let error = missing.open().map(drop).unwrap_err();
+    assert!(said(&error).contains("no compline on the other machine"), "{}", said(&error));
+    assert!(error.hint().unwrap().contains("COMPLINE_SSH_REMOTE"));
+}
+
+#[test]
+fn a_forced_command_decides_on_place_and_rights() {
+    let Some(server) = SshServer::start() else { return };
+    let directory = TempDir::new().unwrap();
+    let root = directory.path().join("repository");
+    server.force(&format!("{} serve --stdio --append-only {}", server.remote(), root.display()));
+    // What the client would like to start there doesn't matter.
+    let far = location("ssh", directory.path(), &server.ssh("forced"), "rm -rf").create().unwrap();
+    for key in one_of_each() {
+        let put = far.put_new(&key, b"x");
+        assert_eq!(put.is_err(), key.kind() == ObjectKind::Retired, "{key}: {put:?}");
+        let error = far.replace(&key, b"y").unwrap_err();
+        assert_eq!(error.kind(), StorageErrorKind::Denied);
+        assert!(error.to_string().contains("append-only"), "{error}");
+        assert!(error.hint().unwrap().contains("authorized_keys"));
+        let deleted = far.delete(&key).is_ok();
+        assert_eq!(deleted, matches!(key.kind(), ObjectKind::Session | ObjectKind::Snapshot), "{key}: its own");
+    }
+    drop(far);
+    let again = location("ssh", directory.path(), &server.ssh("forced"), "rm -rf").open().unwrap();
+    for key in one_of_each() {
+        let _put_or_there = again.put_new(&key, b"x");
+    }
+    drop(again);
+    let third = location("ssh", directory.path(), &server.ssh("forced"), "rm -rf").open().unwrap();
+    for key in one_of_each().into_iter().filter(|key| key.kind() != ObjectKind::Retired) {
+        assert_eq!(third.delete(&key).unwrap_err().kind(), StorageErrorKind::Denied, "{key}: another connection's");
+        assert_eq!(*third.get(&key).unwrap(), *b"x");
+    }
+    let other = TempDir::new().unwrap();
+    let error = location("ssh", other.path(), &server.ssh("forced"), "x").create().map(drop).unwrap_err();
+    assert!(error.to_string().contains("The account may use"), "{error}");
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
+}
+
+type Sentence = fn(&dyn Storage);
+
+/// What is promised of a server without extensions: all but atomic replacement, and one winner among many at once.
+const OF_A_BARE_SERVER: [Sentence; 13] = [
+    contract::a_put_object_is_read_back_whole,
+    contract::an_empty_object_is_an_object,
+    contract::a_large_object_is_read_back_whole,
+    contract::a_put_of_an_existing_key_fails_and_keeps_the_old_bytes,
+    contract::a_reader_sees_nothing_or_everything_of_an_object_being_put,
+    contract::a_missing_object_is_not_found,
+    contract::a_range_gives_exactly_its_bytes,
+    contract::a_range_past_the_end_is_out_of_range,
+    contract::listing_gives_one_kind_sorted_with_lengths,
+    contract::listing_what_was_never_put_is_empty,
+    contract::a_deleted_object_is_gone_and_its_name_free,
+    contract::deleting_what_is_missing_is_not_found,
+    contract::writers_of_different_keys_do_not_disturb_each_other,
+];
+
+#[test]
+fn an_sftp_server_without_extensions_keeps_what_is_promised_of_it() {
+    let Some(bare) = bare_sftp_server() else {
+        println!("SKIPPED: there is no sftp-server (Debian: openssh-sftp-server)");
+        return;
+    };
+    for sentence in OF_A_BARE_SERVER {
+        let directory = TempDir::new().unwrap();
+        let ssh = pretended_ssh(directory.path(), &bare);
+        let storage = location("sftp", directory.path(), &ssh, COMPLINE).create().unwrap();
+        sentence(&storage_of(storage));
+    }
+    let directory = TempDir::new().unwrap();
+    let ssh = pretended_ssh(directory.path(), &bare);
+    let storage = location("sftp", directory.path(), &ssh, COMPLINE).create().unwrap();
+    storage.put_new(&pack(1), b"old").unwrap();
+    let error = storage.replace(&pack(1), b"new").unwrap_err();
+    assert_eq!(error.kind(), StorageErrorKind::Denied);
+    assert_eq!(*storage.get(&pack(1)).unwrap(), *b"old");
+    storage.replace(&pack(2), b"was gone").unwrap();
+    assert_eq!(leftovers(directory.path()), 0);
+}
+
+fn storage_of(storage: Box<dyn Storage>) -> std::sync::Arc<dyn Storage> {
+    std::sync::Arc::from(storage)
+}
+
+#[test]
+fn what_dead_uploads_left_goes_after_a_day_and_no_earlier() {
+    let Some(server) = SshServer::start() else { return };
+    let directory = TempDir::new().unwrap();
+    let there = location("sftp", directory.path(), &server.ssh("user"), &server.remote());
+    let storage = there.create().unwrap();
+    let tmp = directory.path().join("repository/tmp");
+    std::fs::create_dir(&tmp).unwrap();
+    for (name, age) in [(".sftp-old", 25), (".sftp-new", 23), ("foreign", 99)] {
+        let file = std::fs::File::create(tmp.join(name)).unwrap();
+        let time = std::time::SystemTime::now() - std::time::Duration::from_secs(age * 3600);
+        file.set_modified(time).unwrap();
+    }
+    storage.put_new(&pack(1), b"x").unwrap();
+    let mut left: Vec<_> = std::fs::read_dir(&tmp).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, [".sftp-new", "foreign"]);
+    // A process of the other machine that tidies up leaves uploads alone as well.
+    LocalStorage::open(directory.path().join("repository")).unwrap().put_new(&pack(2), b"x").unwrap();
+    assert!(tmp.join(".sftp-new").exists());
+}
+
+#[test]
+fn a_full_disk_is_told_as_such() {
+    let Some(server) = SshServer::start() else { return };
+    for scheme in ["ssh", "sftp"] {
+        let directory = TempDir::new().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+            .arg(directory.path())
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            println!("SKIPPED: mounting takes root");
+            return;
+        }
+        let storage = location(scheme, directory.path(), &server.ssh("user"), &server.remote()).create().unwrap();
+        storage.put_new(&pack(1), b"small").unwrap();
+        let error = storage.put_new(&pack(2), &bytes(1, 8_000_000)).unwrap_err();
+        let listed = storage.list(ObjectKind::Pack).unwrap().len();
+        drop(storage);
+        let _unmounted = std::process::Command::new("umount").arg("-l").arg(directory.path()).status();
+        assert_eq!(error.kind(), StorageErrorKind::Full, "{scheme}: {error}");
+        assert_eq!(listed, 1);
+    }
+}
