@@ -156,12 +156,7 @@ impl Session<'_> {
         self.out.init_object(&report).map(|()| Ending::Well)
     }
 
-    fn create(
-        &self,
-        location: &Location,
-        label: &str,
-        parity: Share,
-    ) -> Result<commands::init::InitReport> {
+    fn create(&self, location: &Location, label: &str, parity: Share) -> Result<commands::init::InitReport> {
         // Asked before a key file is made: a second `init` must leave nothing behind.
         if is_there(location)? {
             return Err(Error::new(
@@ -406,9 +401,8 @@ fn serve(options: &Serve) -> Result<Ending> {
         _ => Rights::AppendOnly,
     };
     if std::io::stdin().is_terminal() {
-        return Err(usage("A terminal is no client").hint(
-            "ssh:// starts this by itself; on a server it stands in authorized_keys (docs: Storage by SSH)",
-        ));
+        return Err(usage("A terminal is no client")
+            .hint("ssh:// starts this by itself; on a server it stands in authorized_keys (docs: Storage by SSH)"));
     }
     crate::storage::serve(&options.path, rights, std::io::stdin().lock(), std::io::stdout())?;
     Ok(Ending::Well)

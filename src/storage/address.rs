@@ -183,9 +183,25 @@ mod tests {
     #[test]
     fn what_could_be_an_option_a_command_or_a_password_is_refused() {
         for text in [
-            "host/x", "//host", "///path", "//host/", "//-oProxyCommand=x/path", "//-l@host/path", "//u@-host/path",
-            "//host:0/p", "//host:70000/p", "//host:x/p", "//a;b/p", "//a b/p", "//$(x)/p", "//`x`/p", "//u'@h/p",
-            "//[::1/p", "//host/~root/p", "//host/a\0b", "//@host/p",
+            "host/x",
+            "//host",
+            "///path",
+            "//host/",
+            "//-oProxyCommand=x/path",
+            "//-l@host/path",
+            "//u@-host/path",
+            "//host:0/p",
+            "//host:70000/p",
+            "//host:x/p",
+            "//a;b/p",
+            "//a b/p",
+            "//$(x)/p",
+            "//`x`/p",
+            "//u'@h/p",
+            "//[::1/p",
+            "//host/~root/p",
+            "//host/a\0b",
+            "//@host/p",
         ] {
             let error = parse(text).unwrap_err();
             assert!(matches!(error, ParseLocationError::Address("ssh", _)), "{text}: {error}");

@@ -74,6 +74,8 @@ impl LocalStorage {
     /// Makes `tmp/` and the directory of `path`. What dead writers left in `tmp/` goes, once in a process.
     fn prepare(&self, path: &Path) -> io::Result<PathBuf> {
         let temp = durable::temp_directory(&self.root);
+        // Making the parents of these must not make the root: where a mount went away, it would lie on another disk.
+        fs::metadata(&self.root)?;
         for directory in [&temp, directory_of(path)] {
             let is_prepared = |prepared: &BTreeSet<PathBuf>| prepared.contains(directory);
             if !is_prepared(&self.prepared.lock().unwrap_or_else(PoisonError::into_inner)) {

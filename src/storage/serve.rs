@@ -14,9 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 pub use self::protocol::Rights;
-use self::protocol::{
-    GREETING_LEN_MAX, MAGIC, PART_LEN, REQUEST_LEN_MAX, Refusal, TEXT_LEN_MAX, VERSION, kind,
-};
+use self::protocol::{GREETING_LEN_MAX, MAGIC, PART_LEN, REQUEST_LEN_MAX, Refusal, TEXT_LEN_MAX, VERSION, kind};
 use super::wire::{self, Body, Fields, Frame};
 use super::{LocalStorage, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
 use crate::pipeline::{self, Receiver, Worker, bounded};
@@ -83,7 +81,8 @@ fn receive(input: &mut impl Read, room: &Room, hand_on: impl Fn(Frame) -> bool) 
 }
 
 fn lost(what: &str, error: io::Error) -> StorageError {
-    StorageError::with_message(StorageErrorKind::Other, format!("The line to the client broke at a {what}")).cause(error)
+    StorageError::with_message(StorageErrorKind::Other, format!("The line to the client broke at a {what}"))
+        .cause(error)
 }
 
 /// Reads what the client asks for and opens it, if it is what is served here.
@@ -97,7 +96,8 @@ fn greet(root: &Path, rights: Rights, input: &mut impl Read) -> Result<LocalStor
         return Err(refuse(text));
     }
     let mut fields = Fields(&hello.body[MAGIC.len()..]);
-    let (create, asked) = fields.u8().zip(fields.text()).ok_or_else(|| refuse("The greeting is cut short".to_owned()))?;
+    let (create, asked) =
+        fields.u8().zip(fields.text()).ok_or_else(|| refuse("The greeting is cut short".to_owned()))?;
     if !is_same(root, asked) {
         let asked = String::from_utf8_lossy(asked);
         return Err(refuse(format!("The account may use {}, not {asked}", root.display())));

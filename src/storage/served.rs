@@ -86,17 +86,14 @@ impl From<io::Error> for Greeting {
     }
 }
 
-fn greet(
-    address: &SshAddress,
-    create: bool,
-    out: &mut impl Write,
-    input: &mut impl Read,
-) -> Result<(), Greeting> {
+fn greet(address: &SshAddress, create: bool, out: &mut impl Write, input: &mut impl Read) -> Result<(), Greeting> {
     let hello = Body(MAGIC.to_vec()).u8(create.into()).text(address.path().as_os_str().as_encoded_bytes()).0;
     // If ssh is gone already, what it said is at the end of its output.
     let sent = wire::write_frame(out, kind::HELLO, VERSION, &[&hello]);
     let frame = match wire::read_frame(input, GREETING_LEN_MAX) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(Greeting::Refused(no_server(address, error))),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(Greeting::Refused(no_server(address, error)));
+        }
         frame => frame?,
     };
     match frame {
@@ -136,16 +133,18 @@ fn ask(line: &Line, request: u8, parts: &[&[u8]], len_max: usize) -> Result<Vec<
 }
 
 fn nonsense() -> StorageError {
-    StorageError::with_message(StorageErrorKind::Other, "The compline on the other machine gave an answer that can't be")
-        .advise("Use the same version of compline on both machines")
+    StorageError::with_message(
+        StorageErrorKind::Other,
+        "The compline on the other machine gave an answer that can't be",
+    )
+    .advise("Use the same version of compline on both machines")
 }
 
 /// An error of the server, in its words.
 fn refusal(body: &[u8]) -> StorageError {
     let mut fields = Fields(body);
     let Some((code, text)) = fields.u8().zip(fields.text()) else { return nonsense() };
-    let text: String =
-        String::from_utf8_lossy(text).chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let text: String = String::from_utf8_lossy(text).chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     match Refusal::of(code) {
         Refusal::Storage(kind) => StorageError::with_message(kind, text),
         Refusal::Rights => StorageError::with_message(StorageErrorKind::Denied, text).advise(
@@ -215,4 +214,3 @@ impl Storage for ServedStorage {
         self.lines.location()
     }
 }
-

@@ -215,7 +215,8 @@ impl SftpStorage {
             let Some(now) = own.and_then(|(_, file)| file.attributes.changed_at) else { return Ok(()) };
             for (_, file) in &files {
                 let is_old = file.attributes.changed_at.is_some_and(|at| at.saturating_add(LEFT_BEHIND_SECONDS) < now);
-                let Some(name) = std::str::from_utf8(&file.name).ok().filter(|name| name.starts_with(TEMP_PREFIX)) else {
+                let Some(name) = std::str::from_utf8(&file.name).ok().filter(|name| name.starts_with(TEMP_PREFIX))
+                else {
                     continue;
                 };
                 if is_old && file.attributes.file_len().is_some() {
@@ -395,9 +396,8 @@ impl Storage for SftpStorage {
     }
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-        let attributes = self
-            .lines
-            .again(|channel| channel.stat(&self.path(&key.path())).map_err(|stop| of_key(key, stop)))?;
+        let attributes =
+            self.lines.again(|channel| channel.stat(&self.path(&key.path())).map_err(|stop| of_key(key, stop)))?;
         attributes.file_len().ok_or_else(|| StorageError::new(StorageErrorKind::NotFound, key))
     }
 

@@ -32,17 +32,8 @@ const NO_SSH: i32 = 122;
 const STARTER: &str = "command -v \"$1\" >/dev/null || exit 122; trap '' INT HUP; exec \"$@\"";
 /// Options that make a line out of whatever the configuration says: no terminal, nothing forwarded, and an end when the
 /// other machine has not answered for two minutes.
-const OPTIONS: [&str; 9] = [
-    "-T",
-    "-x",
-    "-a",
-    "-o",
-    "ClearAllForwardings=yes",
-    "-o",
-    "ServerAliveInterval=20",
-    "-o",
-    "ServerAliveCountMax=6",
-];
+const OPTIONS: [&str; 9] =
+    ["-T", "-x", "-a", "-o", "ClearAllForwardings=yes", "-o", "ServerAliveInterval=20", "-o", "ServerAliveCountMax=6"];
 
 /// What shall run there.
 #[derive(Debug, Clone, Copy)]
@@ -219,7 +210,8 @@ impl Watched {
             return Ok(false);
         }
         let has_output = timeout.is_none() && fds[0].revents().intersects(ready);
-        let has_errors = fds.last().is_some_and(|fd| (timeout.is_some() || fds.len() > 1) && fd.revents().intersects(ready));
+        let has_errors =
+            fds.last().is_some_and(|fd| (timeout.is_some() || fds.len() > 1) && fd.revents().intersects(ready));
         if has_errors {
             self.listen();
         }

@@ -62,7 +62,9 @@ impl ParseLocationError {
             Self::Unsupported(_) => "Use a directory, which may be a mounted one",
             Self::UnknownScheme(_) => "Write a directory as /path or ./path",
             Self::ForeignHost => "Write file:///absolute/path or the path alone",
-            Self::Address(..) => "Write ssh://user@host:port/absolute/path, or ssh://host/~/path for one below the home",
+            Self::Address(..) => {
+                "Write ssh://user@host:port/absolute/path, or ssh://host/~/path for one below the home"
+            }
             Self::Password(_) => "Log in with a key: ssh-keygen makes one, ssh-copy-id takes it there",
         }
     }

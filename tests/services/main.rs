@@ -1,5 +1,5 @@
 //! Kinds that need a server, against real ones. The programs come from Debian's packages (`tests/run` installs them):
-//! postgresql, postgresql-contrib.
+//! postgresql, postgresql-contrib, openssh-server, openssh-sftp-server.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -13,3 +13,6 @@ mod stage;
 
 mod postgres;
 mod postgres_server;
+mod ssh;
+#[path = "../support/ssh_server.rs"]
+mod ssh_server;

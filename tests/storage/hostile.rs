@@ -154,7 +154,8 @@ fn nothing_that_is_there_is_deleted_replaced_or_put_again() {
         for key in one_of_each() {
             let path = key.path();
             let with_bytes = [named(path.as_bytes()), b"harm".to_vec()].concat();
-            for (kind, body) in [(DELETE, named(path.as_bytes())), (REPLACE, with_bytes.clone()), (PUT_NEW, with_bytes)] {
+            for (kind, body) in [(DELETE, named(path.as_bytes())), (REPLACE, with_bytes.clone()), (PUT_NEW, with_bytes)]
+            {
                 assert_eq!(client.ask(kind, &body).0, ERROR, "{rights}: kind {kind} of {path}");
             }
         }
@@ -188,8 +189,18 @@ fn names_that_are_no_keys_lead_nowhere() {
     let long = "../".repeat(60);
     let wrong_fan_out = format!("packs/../{}", "ab".repeat(32));
     let names: [&[u8]; 12] = [
-        b"", b".", b"..", b"../secret", b"/etc/passwd", b"tmp/x", b"keys/../config", b"keys/../../secret", b"config\0",
-        secret.as_os_str().as_encoded_bytes(), long.as_bytes(), wrong_fan_out.as_bytes(),
+        b"",
+        b".",
+        b"..",
+        b"../secret",
+        b"/etc/passwd",
+        b"tmp/x",
+        b"keys/../config",
+        b"keys/../../secret",
+        b"config\0",
+        secret.as_os_str().as_encoded_bytes(),
+        long.as_bytes(),
+        wrong_fan_out.as_bytes(),
     ];
     for name in names {
         for kind in [PUT_NEW, REPLACE, GET, GET_RANGE, LEN, DELETE] {
@@ -238,7 +249,7 @@ fn a_request_that_is_cut_short_is_not_done() {
     let put = frame(PUT_NEW, 1, &[named(pack(99).path().as_bytes()), vec![7; 100]].concat());
     let delete = frame(DELETE, 1, &named(b"config"));
     for request in [put, delete] {
-        for cut in [1, 4, 5, 9, 10, 20, request.len() - 1] {
+        for cut in [1, 4, 5, 9, 10, request.len() - 1] {
             let mut client = prey.enter("--allow-prune");
             client.send(&request[..cut]);
             assert_eq!(client.end(), Some(1), "cut at {cut}");
@@ -283,7 +294,11 @@ fn garbage_of_every_sort_harms_nothing() {
                 let key = keys[usize::from(piece[0]) % keys.len()];
                 let body = [named(key.path().as_bytes()), piece[2..].to_vec()].concat();
                 let cut = usize::from(piece[1]) % body.len();
-                client.send(&frame(piece[1] % 12, u32::from(piece[3]), if piece[2] > 128 { &body } else { &body[..cut] }));
+                client.send(&frame(
+                    piece[1] % 12,
+                    u32::from(piece[3]),
+                    if piece[2] > 128 { &body } else { &body[..cut] },
+                ));
             }
         }
         assert!(matches!(client.end(), Some(0 | 1)), "seed {seed}: it fell over");
@@ -301,9 +316,14 @@ fn greetings_that_are_none_and_other_places_are_refused() {
         other
     };
     let above = prey.directory.path().as_os_str().as_encoded_bytes().to_vec();
-    for greeting in
-        [b"GET / HTTP/1.1\r\n\r\n".to_vec(), frame(1, 1, b"compline"), frame(9, 1, b""), other_version, hello(&above), hello(b"/")]
-    {
+    for greeting in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        frame(1, 1, b"compline"),
+        frame(9, 1, b""),
+        other_version,
+        hello(&above),
+        hello(b"/"),
+    ] {
         let mut client = prey.serve("--allow-prune");
         client.send(&greeting);
         client.send(&frame(DELETE, 1, &named(b"config")));

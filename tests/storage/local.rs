@@ -78,6 +78,11 @@ fn a_root_that_vanishes_is_an_error_and_never_an_empty_place() {
     for kind in ObjectKind::ALL {
         storage.list(kind).unwrap_err();
     }
+    // A mount that went away: what is put now must not land on the disk below.
+    let error = storage.put_new(&pack(1), b"x").unwrap_err();
+    assert!(error.to_string().contains("is gone"), "{error}");
+    storage.replace(&pack(1), b"x").unwrap_err();
+    assert!(!root.exists());
 }
 
 #[test]

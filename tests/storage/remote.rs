@@ -3,10 +3,10 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use compline::storage::{Location, LocalStorage, ObjectKind, Storage, StorageErrorKind};
+use compline::storage::{LocalStorage, Location, ObjectKind, Storage, StorageErrorKind};
 use tempfile::TempDir;
 
-use super::ssh_server::{COMPLINE, SshServer, bare_sftp_server, pretended_ssh};
+use super::ssh_server::{COMPLINE, SshServer, bare_sftp_server, pretended_ssh, shouting_ssh};
 use super::{bytes, contract, one_of_each, pack};
 
 /// `scheme://there/…/repository` below `directory`.
@@ -141,7 +141,7 @@ fn whoever_may_not_come_in_hears_why() {
         let (text, hint) = refused("/does/not/exist", &server.remote());
         assert!(text.contains("no ssh on this machine"), "{text}");
         assert!(hint.contains("COMPLINE_SSH"), "{hint}");
-        let (text, _) = refused(&pretended_ssh(directory.path(), "echo Welcome"), "echo Welcome; exit 3;");
+        let (text, _) = refused(&shouting_ssh(directory.path()), "compline");
         assert!(text.contains("what answers is no"), "{text}");
     }
     let missing = location("ssh", directory.path(), &server.ssh("user"), "/no/such/compline");

@@ -113,6 +113,13 @@ pub fn pretended_ssh(directory: &Path, sftp_server: &str) -> String {
     path.display().to_string()
 }
 
+/// A stand-in for ssh to a machine whose shell prints something at every login.
+pub fn shouting_ssh(directory: &Path) -> String {
+    let path = directory.join("shouting-ssh");
+    write_program(&path, "#!/bin/sh\necho Welcome to the machine\nexec cat >/dev/null\n");
+    path.display().to_string()
+}
+
 /// OpenSSH's SFTP server without the extensions that others lack.
 pub fn bare_sftp_server() -> Option<String> {
     Path::new(SFTP_SERVER)
@@ -121,7 +128,8 @@ pub fn bare_sftp_server() -> Option<String> {
 }
 
 fn make_key(directory: &Path, name: &str) {
-    let status = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(directory.join(name)).status();
+    let status =
+        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(directory.join(name)).status();
     assert!(status.unwrap().success());
 }
 

@@ -1,0 +1,247 @@
+//! A night, end to end, with the repository on another machine: through a real SSH server, with the program.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use crate::ssh_server::{COMPLINE, SshServer};
+
+const SCHEMES: [&str; 2] = ["ssh", "sftp"];
+
+/// A machine that is backed up to another one.
+struct Machine {
+    server: SshServer,
+    scratch: TempDir,
+    scheme: &'static str,
+    key: &'static str,
+}
+
+impl Machine {
+    fn new(scheme: &'static str) -> Option<Self> {
+        let server = SshServer::start()?;
+        let machine = Self { server, scratch: TempDir::new().unwrap(), scheme, key: "user" };
+        std::fs::create_dir(machine.path("files")).unwrap();
+        Some(machine)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn location(&self) -> String {
+        format!("{}://there{}", self.scheme, self.path("far/repository").display())
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(COMPLINE);
+        command
+            .current_dir(self.scratch.path())
+            .args(["-r", &self.location(), "--key-file", "key", "--cache-dir", "cache"])
+            .args(words)
+            .env("COMPLINE_SSH", self.server.ssh(self.key))
+            .env("COMPLINE_SSH_REMOTE", self.server.remote())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    fn must(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert_eq!(output.status.code(), Some(0), "{words:?} {}: {}", self.scheme, text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Exit code and what was said.
+    fn fails(&self, words: &[&str]) -> (i32, String) {
+        let output = self.run(words);
+        (output.status.code().unwrap(), text(&output.stderr))
+    }
+
+    fn write(&self, name: &str, seed: u8, len: usize) {
+        std::fs::write(self.path("files").join(name), noise(seed, len)).unwrap();
+    }
+
+    fn restored(&self, what: &str, into: &str) -> PathBuf {
+        let from = format!("{what}:/files{}", self.path("files").display());
+        self.must(&["restore", &from, "--target", into]);
+        self.path(into)
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn noise(seed: u8, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    Command::new("diff").arg("-r").args([a, b]).status().unwrap().success()
+}
+
+#[test]
+fn a_night_end_to_end() {
+    for scheme in SCHEMES {
+        let Some(machine) = Machine::new(scheme) else { return };
+        let (code, said) = machine.fails(&["snapshots"]);
+        assert_eq!((code, said.contains("key")), (1, true), "no key file yet: {said}");
+        machine.must(&["init"]);
+        for (number, name) in (0..).zip(["a", "b", "c"]) {
+            machine.write(name, number, 3_000_000);
+        }
+        machine.must(&["backup", "files"]);
+        let first = machine.path("first");
+        assert!(Command::new("cp").args(["-a"]).arg(machine.path("files")).arg(&first).status().unwrap().success());
+        machine.write("b", 9, 2_000_000);
+        machine.write("d", 10, 500_000);
+        std::fs::remove_file(machine.path("files/a")).unwrap();
+        machine.must(&["backup", "files"]);
+        assert!(machine.must(&["snapshots"]).contains("2 snapshots."));
+        assert!(same(&machine.path("files"), &machine.restored("latest", "out")));
+        assert!(same(&first, &machine.restored("latest~1", "out-first")));
+        // Another machine, with no cache.
+        std::fs::remove_dir_all(machine.path("cache")).unwrap();
+        assert!(same(&first, &machine.restored("latest~1", "out-cold")));
+        machine.must(&["forget", "--keep-last", "1"]);
+        machine.must(&["prune", "--max-unused", "0%", "--wait", "0s"]);
+        assert!(machine.must(&["snapshots"]).contains("1 snapshot."));
+        machine.must(&["check", "--read-data"]);
+        assert!(same(&machine.path("files"), &machine.restored("latest", "out-pruned")));
+        // The same repository, on the machine where it lies.
+        let near = Command::new(COMPLINE)
+            .current_dir(machine.scratch.path())
+            .args(["-r", "far/repository", "--key-file", "key", "--cache-dir", "near", "check", "--read-data"])
+            .output()
+            .unwrap();
+        assert!(near.status.success(), "{}", text(&near.stderr));
+        let leftovers = std::fs::read_dir(machine.path("far/repository/tmp")).unwrap().count();
+        let sessions = std::fs::read_dir(machine.path("far/repository/sessions")).unwrap().count();
+        assert_eq!((leftovers, sessions), (0, 0), "{scheme} leaves nothing behind");
+    }
+}
+
+#[test]
+fn a_server_that_dies_in_a_backup_loses_nothing_and_the_next_run_goes_on() {
+    for scheme in SCHEMES {
+        let Some(machine) = Machine::new(scheme) else { return };
+        machine.must(&["init"]);
+        machine.write("first", 1, 2_000_000);
+        machine.must(&["backup", "files"]);
+        std::fs::write(machine.path("one"), noise(2, 20_000_000)).unwrap();
+        std::fs::write(machine.path("two"), noise(3, 20_000_000)).unwrap();
+        let script = format!("cat one; {}; cat two", machine.server.killer());
+        let output = machine.run(&["backup", "--stdin-name", "s", "--stdin-from-command", "--", "sh", "-c", &script]);
+        // Reads go on by themselves. Whether a put was on its way just then is a matter of luck.
+        let code = output.status.code().unwrap();
+        assert!(matches!(code, 0 | 1), "{scheme} {code}: {}", text(&output.stderr));
+        if code == 1 {
+            let said = text(&output.stderr);
+            assert!(said.contains("C-0030") && said.contains("run the command again"), "{said}");
+            assert!(machine.must(&["snapshots"]).contains("1 snapshot."));
+        }
+        machine.must(&["check", "--read-data"]);
+        let again = ["backup", "--json", "--stdin-name", "s", "--stdin-from-command", "--", "cat", "one", "two"];
+        let report = machine.must(&again);
+        let stored: f64 = field(&report, "bytes_stored");
+        assert!(stored < 36_000_000.0, "{scheme}: what was uploaded is used, {stored} bytes were stored");
+        let back = machine.command(&["cat", "latest:/s"]).output().unwrap().stdout;
+        assert!(back == [noise(2, 20_000_000), noise(3, 20_000_000)].concat());
+        machine.must(&["check", "--read-data"]);
+    }
+}
+
+/// A number of a JSON object.
+fn field(json: &str, name: &str) -> f64 {
+    let object: serde_json::Value = serde_json::from_str(json).unwrap();
+    object[name].as_f64().unwrap()
+}
+
+#[test]
+fn a_server_that_dies_in_a_restore_is_asked_again() {
+    for scheme in SCHEMES {
+        let Some(machine) = Machine::new(scheme) else { return };
+        machine.must(&["init"]);
+        std::fs::write(machine.path("stream"), noise(4, 60_000_000)).unwrap();
+        machine.must(&["backup", "--stdin-name", "s", "--stdin-from-command", "--", "cat", "stream"]);
+        let before = machine.server.connections();
+        let mut reader = machine.command(&["cat", "latest:/s"]).stdout(Stdio::piped()).spawn().unwrap();
+        // Who reads kills the server after the first megabyte, when most is still to come.
+        let script = format!("head -c 1000000; {}; cat", machine.server.killer());
+        let output = Command::new("sh").args(["-c", &script]).stdin(reader.stdout.take().unwrap()).output().unwrap();
+        assert_eq!(reader.wait().unwrap().code(), Some(0), "{scheme}");
+        assert!(output.stdout == noise(4, 60_000_000));
+        assert!(machine.server.connections() >= before + 2, "{scheme}: there was a second connection");
+    }
+}
+
+#[test]
+fn a_host_that_may_only_add_backs_up_and_can_destroy_nothing() {
+    let Some(mut machine) = Machine::new("ssh") else { return };
+    let root = machine.path("far/repository");
+    let serve = format!("{} serve --stdio --append-only {}", machine.server.remote(), root.display());
+    machine.server.force(&serve);
+    machine.key = "forced";
+    machine.must(&["init"]);
+    machine.write("a", 1, 1_000_000);
+    machine.must(&["backup", "files"]);
+    machine.write("a", 2, 1_000_000);
+    machine.must(&["backup", "files"]);
+    machine.must(&["check", "--read-data"]);
+    assert_eq!(std::fs::read_dir(root.join("sessions")).unwrap().count(), 0, "its own sessions it may end");
+    for words in
+        [["forget", "--keep-last=1"].as_slice(), &["forget", "latest"], &["forget", "--keep-last=1", "--prune"]]
+    {
+        let (code, said) = machine.fails(words);
+        assert!(
+            code == 1 && said.contains("append-only") && said.contains("authorized_keys"),
+            "{words:?} {code}: {said}"
+        );
+    }
+    // A new record it may add, but the old one stays.
+    let (code, said) = machine.fails(&["tag", "--set=x", "latest"]);
+    assert!(code == 3 && said.contains("append-only"), "{code}: {said}");
+    assert!(machine.must(&["snapshots"]).contains("3 snapshots."));
+    // Who may prune is another key.
+    machine.key = "user";
+    machine.must(&["forget", "--keep-last", "1"]);
+    machine.must(&["prune", "--max-unused", "0%", "--wait", "0s"]);
+    machine.must(&["check", "--read-data"]);
+}
+
+#[test]
+fn whoever_may_only_look_restores_and_cannot_back_up() {
+    let Some(mut machine) = Machine::new("ssh") else { return };
+    machine.must(&["init"]);
+    machine.write("a", 1, 1_000_000);
+    machine.must(&["backup", "files"]);
+    let root = machine.path("far/repository");
+    machine.server.force(&format!("{} serve --stdio --read-only {}", machine.server.remote(), root.display()));
+    machine.key = "forced";
+    assert!(same(&machine.path("files"), &machine.restored("latest", "out")));
+    let (code, said) = machine.fails(&["backup", "files"]);
+    assert!(code == 1 && said.contains("read-only"), "{code}: {said}");
+    machine.must(&["check"]);
+}
+
+#[test]
+fn what_is_wrong_with_the_way_there_is_said() {
+    for scheme in SCHEMES {
+        let Some(mut machine) = Machine::new(scheme) else { return };
+        machine.must(&["init"]);
+        machine.key = "stranger";
+        let (code, said) = machine.fails(&["snapshots"]);
+        assert!(code == 1 && said.contains("Permission denied") && said.contains("ssh HOST true"), "{code}: {said}");
+        machine.key = "user";
+        let far = machine.path("far/repository");
+        std::fs::rename(&far, machine.path("far/elsewhere")).unwrap();
+        let (code, said) = machine.fails(&["snapshots"]);
+        assert!(code == 10 && said.contains("no repository at"), "{scheme} {code}: {said}");
+    }
+}
