@@ -25,6 +25,9 @@ use tempfile::NamedTempFile;
 /// How the names of temporary files begin.
 pub const TEMP_PREFIX: &str = ".tmp-";
 
+/// How claims begin: temporary files like others to whoever sweeps.
+const CLAIM_PREFIX: &str = ".tmp-claim-";
+
 /// How often a temporary file is made anew when somebody swept it away between its birth and its lock.
 const TEMP_TRIES_MAX: u32 = 8;
 
@@ -154,10 +157,9 @@ fn locked_temp(directory: &Path) -> io::Result<NamedTempFile> {
     Err(io::Error::other("temporary files vanish as soon as they are made"))
 }
 
-/// Gives `temp` its name. Three ways, the best that the file system knows; all but the last are one atomic step:
-/// rename that refuses to replace (local file systems), hard link (NFS), look and rename (FAT, some FUSE). With the last
-/// one two writers of the same name may both believe that they won; names of objects are hashes or random, so that two
-/// such writers have written the same bytes.
+/// Gives `temp` its name. Three ways, the best that the file system knows: rename that refuses to replace (local file
+/// systems, SMB), hard link (NFS), look and rename (FAT, some FUSE). The first two are one atomic step; the last one is taken
+/// by one writer of a name at a time.
 fn name_without_replacing(temp: NamedTempFile, path: &Path) -> io::Result<()> {
     match rename_no_replace(&temp, path) {
         Err(error) if lacks(error, &[Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP]) => {}
@@ -187,11 +189,26 @@ fn link(temp: &NamedTempFile, path: &Path) -> rustix::io::Result<()> {
     }
 }
 
+/// Whoever makes the claim, a file that nobody else can make, may look and rename. Others hear `ResourceBusy` meanwhile: not
+/// `AlreadyExists`, because who holds the claim may die before the object is there. A dead claim is swept like every temporary
+/// file.
 fn look_and_rename(temp: NamedTempFile, path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path).is_ok() {
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
-    temp.persist(path).map(drop).map_err(|error| error.error)
+    let mut name = std::ffi::OsString::from(CLAIM_PREFIX);
+    name.push(path.file_name().unwrap_or_default());
+    let claim_path = parent(temp.path()).join(name);
+    let claim = File::options().write(true).create_new(true).mode(0o600).open(&claim_path);
+    let claim = claim.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => io::Error::new(io::ErrorKind::ResourceBusy, "another program is writing it"),
+        _ => error,
+    })?;
+    // A file system without locks: sweepers can't take one either.
+    let _locked = claim.try_lock();
+    let named = match fs::symlink_metadata(path) {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => temp.persist(path).map(drop).map_err(|error| error.error),
+    };
+    let removed = fs::remove_file(&claim_path);
+    named.and(removed)
 }
 
 /// The temporary name is gone already: keep the guard from removing it once more.
@@ -199,14 +216,14 @@ fn forget(temp: NamedTempFile) -> io::Result<()> {
     temp.keep().map(drop).map_err(|error| error.error)
 }
 
-/// Makes the names in a directory durable. File systems that can't say so with EINVAL; there a name is as durable as
+/// Makes the names in a directory durable. File systems that can't say so, mostly with EINVAL; there a name is as durable as
 /// it gets.
 ///
 /// # Errors
 /// What the file system says.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     match rustix::fs::fsync(File::open(path)?) {
-        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Ok(()) | Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
@@ -267,6 +284,34 @@ mod tests {
             assert_eq!(fs::read(&path).unwrap(), b"one");
             assert_eq!(names(directory.path()), ["a"]);
         }
+    }
+
+    #[test]
+    fn looking_and_renaming_is_for_one_writer_at_a_time_and_a_dead_claim_is_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        let claim = directory.path().join(".tmp-claim-a");
+        fs::write(&claim, b"").unwrap();
+        let busy = look_and_rename(write_temp(b"one", directory.path()).unwrap(), &path).unwrap_err();
+        assert_eq!(busy.kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(names(directory.path()), [".tmp-claim-a"]);
+        assert_eq!(sweep(directory.path()).unwrap(), 1);
+        look_and_rename(write_temp(b"one", directory.path()).unwrap(), &path).unwrap();
+        assert_eq!(names(directory.path()), ["a"]);
+    }
+
+    #[test]
+    fn of_many_that_look_and_rename_one_wins() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = &directory.path().join("a");
+        let directory = directory.path();
+        let won: usize = std::thread::scope(|scope| {
+            let name = move || look_and_rename(write_temp(b"one", directory).unwrap(), path).is_ok();
+            let writers: Vec<_> = (0..8).map(|_| scope.spawn(name)).collect();
+            writers.into_iter().map(|writer| usize::from(writer.join().unwrap())).sum()
+        });
+        assert_eq!(won, 1);
+        assert_eq!(names(directory), ["a"]);
     }
 
     #[test]

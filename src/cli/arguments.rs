@@ -161,8 +161,7 @@ pub(super) enum Command {
     /// Who can open the repository
     #[command(subcommand)]
     Key(Key),
-    /// Give a client at the other end of a line access to a directory: what ssh:// starts, and a forced command for
-    /// authorized_keys
+    /// Give a client at the other end of a line access to a directory: what ssh:// starts, and a forced command
     Serve(Serve),
     /// Look at the plan
     #[command(subcommand)]

@@ -18,13 +18,21 @@ use super::{Listed, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError, S
 use crate::durable;
 use crate::mmap::Map;
 
-/// Objects longer than this are mapped, shorter ones are read: below it the page faults cost more than the copy.
+/// Objects longer than this are mapped where that is safe; shorter ones are read: below it the page faults cost more than
+/// the copy.
 const MAP_LEN_MIN: u64 = 1 << 20;
+
+/// File systems whose files stay readable through a map when somebody deletes them (`statfs(2)`): ext2 to ext4, XFS, Btrfs,
+/// tmpfs, overlay, ZFS, F2FS, bcachefs. Over NFS another machine's delete takes the bytes away, and a server that is gone
+/// does; what read(2) tells as an error kills a process that uses a map.
+const MAPPABLE: [u64; 8] =
+    [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0x2fc1_2fc1, 0xf2f5_2010, 0xca45_1a4e];
 
 /// A directory that holds objects.
 #[derive(Debug)]
 pub struct LocalStorage {
     root: PathBuf,
+    is_mappable: bool,
     swept: Once,
     /// Directories that this process has seen to.
     prepared: Mutex<BTreeSet<PathBuf>>,
@@ -38,7 +46,10 @@ impl LocalStorage {
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StorageError> {
         let root = root.into();
         match fs::metadata(&root) {
-            Ok(metadata) if metadata.is_dir() => Ok(Self { root, swept: Once::new(), prepared: Mutex::default() }),
+            Ok(metadata) if metadata.is_dir() => {
+                let is_mappable = is_mappable(&root);
+                Ok(Self { root, is_mappable, swept: Once::new(), prepared: Mutex::default() })
+            }
             Ok(_) => Err(root_error(&root, "is not a directory", io::ErrorKind::NotADirectory.into())),
             Err(error) => Err(root_error(&root, "can't be opened", error)),
         }
@@ -174,7 +185,7 @@ impl Storage for LocalStorage {
 
     fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
         let (mut file, len) = self.open_object(key)?;
-        if len > MAP_LEN_MIN {
+        if len > MAP_LEN_MIN && self.is_mappable {
             return Map::of(&file).map(ObjectBytes::Mapped).map_err(|error| StorageError::from_io(key, error));
         }
         let mut bytes = Vec::new();
@@ -222,6 +233,13 @@ impl Storage for LocalStorage {
     fn location(&self) -> String {
         self.root.display().to_string()
     }
+}
+
+/// What is not known is read.
+fn is_mappable(root: &Path) -> bool {
+    // The type of the number depends on the machine; none of those above fills more than 32 bits.
+    let file_system = |statfs: rustix::fs::StatFs| u64::try_from(i128::from(statfs.f_type) & 0xffff_ffff).ok();
+    rustix::fs::statfs(root).ok().and_then(file_system).is_some_and(|kind| MAPPABLE.contains(&kind))
 }
 
 /// None if it isn't there.

@@ -172,12 +172,12 @@ impl Server {
             drop(frame);
             self.under_way.give_back(len);
             // A client that went away shows at the next read.
-            let _gone = self.send(id, answered);
+            let _gone = self.send(id, &answered);
         }
     }
 
-    fn send(&self, id: u32, answered: Answered) -> io::Result<()> {
-        let bytes: &[u8] = match &answered {
+    fn send(&self, id: u32, answered: &Answered) -> io::Result<()> {
+        let bytes: &[u8] = match answered {
             Err((refusal, error)) => return write_refusal(&mut *pipeline::lock(&self.output), id, *refusal, error),
             Ok(Answer::Nothing) => &[],
             Ok(Answer::Bytes(bytes)) => bytes,

@@ -229,13 +229,13 @@ impl SftpStorage {
         let _courtesy = self.lines.once(|channel| sweep(channel).map_err(|stop| self.of_root(stop)));
     }
 
-    fn read(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Vec<u8>, StorageError> {
+    fn read(&self, key: &ObjectKey, range: Option<&Range<u64>>) -> Result<Vec<u8>, StorageError> {
         let out_of_range = || StorageError::new(StorageErrorKind::OutOfRange, key);
-        let choose = |attributes: &packet::Attributes| match (attributes.file_len(), range.clone()) {
+        let choose = |attributes: &packet::Attributes| match (attributes.file_len(), range) {
             (None, _) => Err(StorageError::new(StorageErrorKind::Other, key).cause("it is not a regular file")),
             (Some(len), None) if len > OBJECT_LEN_MAX => Err(out_of_range()),
             (Some(len), None) => Ok(0..len),
-            (Some(len), Some(range)) if range.start <= range.end && range.end <= len => Ok(range),
+            (Some(len), Some(range)) if range.start <= range.end && range.end <= len => Ok(range.clone()),
             (Some(_), Some(_)) => Err(out_of_range()),
         };
         self.lines.again(|channel| {
@@ -346,9 +346,9 @@ fn is_fan_out(name: &str) -> bool {
 }
 
 fn random_name() -> Result<String, Stop> {
-    let mut bytes = [0; 12];
+    let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|_| Stop::Nonsense)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 impl Storage for SftpStorage {
@@ -392,7 +392,7 @@ impl Storage for SftpStorage {
     }
 
     fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
-        self.read(key, Some(range))
+        self.read(key, Some(&range))
     }
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StorageError> {

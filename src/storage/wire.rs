@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn frames_are_read_as_written_and_the_end_is_seen() {
         let mut line = Vec::new();
-        write_frame(&mut line, 7, 9, &[b"ab", &[3; 100_000], b"c"]).unwrap();
+        write_frame(&mut line, 7, 9, &[b"ab", &vec![3; 100_000], b"c"]).unwrap();
         write_frame(&mut line, 1, 0, &[]).unwrap();
         let mut input = &line[..];
         let first = read_frame(&mut input, 200_000).unwrap().unwrap();

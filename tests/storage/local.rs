@@ -330,3 +330,47 @@ impl Drop for Tmpfs {
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();
     }
 }
+
+/// Runs the program under strace, which fails the calls that `inject` says.
+fn on_another_file_system(directory: &Path, inject: &[&str], words: &[&str]) -> std::process::Output {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-o"]).arg(directory.join("trace"));
+    inject.iter().for_each(|fault| drop(command.args(["-e", fault])));
+    command.arg(env!("CARGO_BIN_EXE_compline")).args(["-r", "repository", "--key-file", "key", "--cache-dir", "cache"]);
+    command.args(words).current_dir(directory).env("HOME", directory).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn a_night_passes_where_there_is_no_exclusive_rename_and_where_there_are_no_hard_links() {
+    let is_traced = Command::new("strace").args(["-o", "/dev/null", "true"]).status();
+    if !is_traced.is_ok_and(|status| status.success()) {
+        println!("SKIPPED: this test needs strace and the right to trace");
+        return;
+    }
+    let nfs = ["inject=renameat2:error=EINVAL"];
+    let fat = ["inject=renameat2:error=EINVAL", "inject=link,linkat:error=EPERM"];
+    // Which calls the cache makes is its own business: it replaces and links nothing.
+    for inject in [nfs.as_slice(), &fat] {
+        let directory = TempDir::new().unwrap();
+        let run = |words: &[&str]| {
+            let output = on_another_file_system(directory.path(), inject, words);
+            assert!(output.status.success(), "{inject:?} {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        fs::create_dir(directory.path().join("files")).unwrap();
+        fs::write(directory.path().join("files/a"), bytes(1, 3_000_000)).unwrap();
+        run(&["init"]);
+        run(&["backup", "files"]);
+        let trace = fs::read_to_string(directory.path().join("trace")).unwrap();
+        assert!(trace.contains("(INJECTED)"), "nothing was different here");
+        fs::write(directory.path().join("files/b"), bytes(2, 3_000_000)).unwrap();
+        fs::remove_file(directory.path().join("files/a")).unwrap();
+        run(&["backup", "files"]);
+        run(&["forget", "--keep-last", "1", "--prune"]);
+        run(&["check", "--read-data"]);
+        run(&["restore", "latest", "--target", "out"]);
+        assert_eq!(fs::read_dir(directory.path().join("repository/tmp")).unwrap().count(), 0);
+        // Whoever comes second is refused there as well.
+        let again = on_another_file_system(directory.path(), inject, &["init"]);
+        assert!(!again.status.success());
+    }
+}
