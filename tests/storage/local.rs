@@ -335,7 +335,9 @@ impl Drop for Tmpfs {
 fn on_another_file_system(directory: &Path, inject: &[&str], words: &[&str]) -> std::process::Output {
     let mut command = Command::new("strace");
     command.args(["-f", "-o"]).arg(directory.join("trace"));
-    inject.iter().for_each(|fault| drop(command.args(["-e", fault])));
+    for fault in inject {
+        command.args(["-e", fault]);
+    }
     command.arg(env!("CARGO_BIN_EXE_compline")).args(["-r", "repository", "--key-file", "key", "--cache-dir", "cache"]);
     command.args(words).current_dir(directory).env("HOME", directory).stdin(Stdio::null()).output().unwrap()
 }
