@@ -213,4 +213,8 @@ impl Storage for ServedStorage {
     fn location(&self) -> String {
         self.lines.location()
     }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
 }

@@ -194,7 +194,7 @@ impl SftpStorage {
             }
         } else if named.is_ok() {
             // It has two names now, and needs one. What stays goes with the sweep.
-            let _swept_later = channel.remove(temp);
+            let _swept_later = channel.have_removed(temp);
         }
         named.map_err(|stop| of_key(key, stop))?;
         channel.sync_directory(parent(&path)).map_err(|stop| of_key(key, stop))
@@ -420,5 +420,9 @@ impl Storage for SftpStorage {
 
     fn location(&self) -> String {
         self.lines.location()
+    }
+
+    fn is_remote(&self) -> bool {
+        true
     }
 }

@@ -98,8 +98,13 @@ impl SshProcess {
         let (what, advice) = self.verdict(code);
         let said = last_words(&pipeline::lock(&self.said));
         let error = StorageError::with_message(StorageErrorKind::Other, format!("{}: {what}", self.address));
-        let cause = if said.is_empty() { cause.to_string() } else { said };
-        error.cause(cause).advise(advice)
+        let error = error.advise(advice);
+        match code {
+            _ if !said.is_empty() => error.cause(said),
+            Some(NO_SSH) => error,
+            Some(code) => error.cause(format!("it said nothing and ended with exit code {code}")),
+            None => error.cause(cause.to_string()),
+        }
     }
 
     fn verdict(&self, code: Option<i32>) -> (Cow<'static, str>, &'static str) {

@@ -101,6 +101,11 @@ impl Channel {
         done(&self.ask(kind::REMOVE, &packet::text(path))?)
     }
 
+    /// Has a file removed; nobody waits for the answer.
+    pub fn have_removed(&self, path: &[u8]) -> Result<(), Stop> {
+        self.begin(kind::REMOVE, &packet::text(path)).map(drop)
+    }
+
     /// Makes directories, parents first. The new ones are returned; those that are there, or can't be made, are not.
     pub fn make_directories<'p>(&self, paths: &[&'p [u8]]) -> Result<Vec<&'p [u8]>, Stop> {
         let asked: Vec<_> = paths
