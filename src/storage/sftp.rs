@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::sync::{Mutex, Once};
 
 use self::channel::{Channel, Stop};
-use self::packet::{Extensions, PACKET_LEN_MAX, kind, status};
+use self::packet::{DATA_LEN, Extensions, PACKET_LEN_MAX, kind, status};
 use super::address::SshAddress;
 use super::line::{Failure, Line, Lines};
 use super::ssh::{Remote, SshProcess};
@@ -239,7 +239,8 @@ impl SftpStorage {
             (Some(_), Some(_)) => Err(out_of_range()),
         };
         self.lines.again(|channel| {
-            let read = channel.read(&self.path(&key.path()), choose);
+            let guess = range.cloned().unwrap_or(0..DATA_LEN as u64);
+            let read = channel.read(&self.path(&key.path()), guess, choose);
             // Cut short between the look at its length and the last read: an object never is.
             let read = read.map_err(|stop| match stop {
                 Stop::Status(status::EOF, _) => out_of_range().into(),

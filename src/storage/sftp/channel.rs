@@ -2,6 +2,7 @@
 //! of another.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::super::line::{Failure, Line, Pending};
 use super::super::wire::Frame;
@@ -194,51 +195,34 @@ impl Channel {
         result
     }
 
-    /// The bytes of a file: all of them, or the range that `choose` makes of its length.
+    /// The bytes of a file: the range that `choose` makes of its length. `guess` is what that range is likely to be, or how it
+    /// begins: those bytes are asked for together with the length, which saves a way there and back.
     pub fn read<E>(
         &self,
         path: &[u8],
-        choose: impl FnOnce(&Attributes) -> Result<std::ops::Range<u64>, E>,
+        guess: Range<u64>,
+        choose: impl FnOnce(&Attributes) -> Result<Range<u64>, E>,
     ) -> Result<Result<Vec<u8>, E>, Stop> {
         let handle = handle_of(self.ask(kind::OPEN, &packet::open_to_read(path))?)?;
-        let attributes = attributes_of(self.ask(kind::FSTAT, &packet::text(&handle))?)?;
-        let bytes = match choose(&attributes) {
-            Ok(range) => self.read_range(&handle, range).map(Ok),
+        let attributes = self.begin(kind::FSTAT, &packet::text(&handle))?;
+        let mut reading = Reading { channel: self, handle: &handle, start: guess.start, under_way: VecDeque::new() };
+        let guess_len = guess.end.saturating_sub(guess.start);
+        let mut asked = 0;
+        if guess_len <= (WINDOW * DATA_LEN) as u64 {
+            asked = usize::try_from(guess_len).map_err(|_| Stop::Nonsense)?;
+            for from in (0..asked).step_by(DATA_LEN) {
+                reading.ask(from, asked.min(from + DATA_LEN))?;
+            }
+        }
+        let bytes = match choose(&attributes_of(attributes.next()?)?) {
+            Ok(range) if range.start == guess.start => reading.all(asked, range.end - range.start).map(Ok),
+            Ok(_) => Err(Stop::Nonsense),
             Err(error) => Ok(Err(error)),
         };
         if !matches!(bytes, Err(Stop::Lost)) {
             self.close(&handle)?;
         }
         bytes
-    }
-
-    /// The range is known to be there. A server may give less at once than it was asked for.
-    fn read_range(&self, handle: &[u8], range: std::ops::Range<u64>) -> Result<Vec<u8>, Stop> {
-        let len = usize::try_from(range.end - range.start).map_err(|_| Stop::Nonsense)?;
-        let mut bytes = vec![0; len];
-        let mut missing = VecDeque::new();
-        let mut under_way = VecDeque::new();
-        let mut next = 0;
-        loop {
-            while under_way.len() < WINDOW && (next < len || !missing.is_empty()) {
-                let (start, end) = missing.pop_front().unwrap_or_else(|| {
-                    let start = next;
-                    next = len.min(next + DATA_LEN);
-                    (start, next)
-                });
-                let part_len = u32::try_from(end - start).map_err(|_| Stop::Nonsense)?;
-                let request = packet::read(handle, range.start + start as u64, part_len);
-                under_way.push_back((start, end, self.begin(kind::READ, &request)?));
-            }
-            let Some((start, end, pending)) = under_way.pop_front() else { return Ok(bytes) };
-            let body = of_kind(pending.next()?, kind::DATA)?;
-            let data = packet::only_text(&body).filter(|data| !data.is_empty() && data.len() <= end - start);
-            let data = data.ok_or(Stop::Nonsense)?;
-            bytes[start..start + data.len()].copy_from_slice(data);
-            if start + data.len() < end {
-                missing.push_back((start + data.len(), end));
-            }
-        }
     }
 
     /// The names in directories, with the directory's number. A directory that is missing holds nothing.
@@ -299,6 +283,52 @@ impl Channel {
         let body = packet::extended("statvfs@openssh.com", &packet::text(path));
         let answer = self.ask(kind::EXTENDED, &body)?;
         Ok((answer.kind == kind::EXTENDED_REPLY).then(|| packet::free_space(&answer.body)).flatten())
+    }
+}
+
+/// A range of a file on its way.
+struct Reading<'c> {
+    channel: &'c Channel,
+    handle: &'c [u8],
+    start: u64,
+    under_way: VecDeque<(usize, usize, Pending<'c>)>,
+}
+
+impl Reading<'_> {
+    /// Asks for the bytes from `from` to `to` of the range.
+    fn ask(&mut self, from: usize, to: usize) -> Result<(), Stop> {
+        let len = u32::try_from(to - from).map_err(|_| Stop::Nonsense)?;
+        let request = packet::read(self.handle, self.start.saturating_add(from as u64), len);
+        self.under_way.push_back((from, to, self.channel.begin(kind::READ, &request)?));
+        Ok(())
+    }
+
+    /// All bytes of the range, which has `len` and is known to be there. The first `asked` are under way; if that is more than
+    /// there is, so be it. A server may give less at once than it was asked for.
+    fn all(mut self, asked: usize, len: u64) -> Result<Vec<u8>, Stop> {
+        let len = usize::try_from(len).map_err(|_| Stop::Nonsense)?;
+        let mut bytes = vec![0; len];
+        let mut next = asked.min(len);
+        let mut missing = VecDeque::new();
+        loop {
+            while self.under_way.len() < WINDOW && (next < len || !missing.is_empty()) {
+                let (from, to) = missing.pop_front().unwrap_or((next, len.min(next + DATA_LEN)));
+                next = next.max(to);
+                self.ask(from, to)?;
+            }
+            let Some((from, to, pending)) = self.under_way.pop_front() else { return Ok(bytes) };
+            let to = to.min(len);
+            if from >= to {
+                continue;
+            }
+            let body = of_kind(pending.next()?, kind::DATA)?;
+            let data = packet::only_text(&body).filter(|data| !data.is_empty() && data.len() <= to - from);
+            let data = data.ok_or(Stop::Nonsense)?;
+            bytes[from..from + data.len()].copy_from_slice(data);
+            if from + data.len() < to {
+                missing.push_back((from + data.len(), to));
+            }
+        }
     }
 }
 
