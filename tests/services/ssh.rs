@@ -1,5 +1,6 @@
 //! A night, end to end, with the repository on another machine: through a real SSH server, with the program.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -178,6 +179,26 @@ fn a_server_that_dies_in_a_restore_is_asked_again() {
         assert_eq!(reader.wait().unwrap().code(), Some(0), "{scheme}");
         assert!(output.stdout == noise(4, 60_000_000));
         assert!(machine.server.connections() >= before + 2, "{scheme}: there was a second connection");
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_run_in_order_though_ssh_hears_it_too() {
+    for scheme in SCHEMES {
+        let Some(machine) = Machine::new(scheme) else { return };
+        machine.must(&["init"]);
+        std::fs::write(machine.path("stream"), noise(5, 20_000_000)).unwrap();
+        // What a terminal does: the signal goes to the whole group, when packs are on their way.
+        let script = "cat stream; while [ ! -s group ]; do :; done; kill -s INT -- -$(cat group); cat stream stream";
+        let mut command =
+            machine.command(&["backup", "--stdin-name", "s", "--stdin-from-command", "--", "sh", "-c", script]);
+        let run = command.process_group(0).stderr(Stdio::piped()).spawn().unwrap();
+        std::fs::write(machine.path("group"), run.id().to_string()).unwrap();
+        let output = run.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{scheme}: {}", text(&output.stderr));
+        let sessions = std::fs::read_dir(machine.path("far/repository/sessions")).unwrap().count();
+        assert_eq!(sessions, 0, "{scheme}: the line was there to end the session");
+        machine.must(&["check", "--read-data"]);
     }
 }
 
