@@ -190,6 +190,7 @@ fn ctrl_c_ends_a_run_in_order_though_ssh_hears_it_too() {
         std::fs::write(machine.path("stream"), noise(5, 20_000_000)).unwrap();
         // What a terminal does: the signal goes to the whole group, when packs are on their way.
         let script = "cat stream; while [ ! -s group ]; do :; done; kill -s INT -- -$(cat group); cat stream stream";
+        let before = machine.server.connections();
         let mut command =
             machine.command(&["backup", "--stdin-name", "s", "--stdin-from-command", "--", "sh", "-c", script]);
         let run = command.process_group(0).stderr(Stdio::piped()).spawn().unwrap();
@@ -197,7 +198,8 @@ fn ctrl_c_ends_a_run_in_order_though_ssh_hears_it_too() {
         let output = run.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(130), "{scheme}: {}", text(&output.stderr));
         let sessions = std::fs::read_dir(machine.path("far/repository/sessions")).unwrap().count();
-        assert_eq!(sessions, 0, "{scheme}: the line was there to end the session");
+        assert_eq!(sessions, 0, "{scheme}: the session is ended");
+        assert!(machine.server.connections() <= before + 1, "{scheme}: and the line was there to end it");
         machine.must(&["check", "--read-data"]);
     }
 }

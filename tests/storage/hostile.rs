@@ -41,7 +41,7 @@ impl Prey {
 
     fn serve(&self, rights: &str) -> Client {
         let mut command = Command::new(COMPLINE);
-        command.args(["serve", "--stdio", rights]).arg(self.directory.path().join("repository"));
+        command.args(["serve", "--stdio"]).args(rights.split_whitespace()).arg(self.directory.path().join("repository"));
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         Client { child, next: 0 }
     }
@@ -148,7 +148,8 @@ impl Client {
 
 #[test]
 fn nothing_that_is_there_is_deleted_replaced_or_put_again() {
-    for rights in ["--append-only", "--read-only"] {
+    // Nothing said is append-only.
+    for rights in ["--append-only", "--read-only", ""] {
         let prey = Prey::new();
         let mut client = prey.enter(rights);
         for key in one_of_each() {
