@@ -1,4 +1,4 @@
-//! `ssh://`: the client of [`serve`](super::serve), started on the other machine by ssh.
+//! `ssh://`: the client of [`serve`](mod@super::serve), started on the other machine by ssh.
 
 use std::io::{self, Read, Write};
 use std::ops::Range;
