@@ -41,7 +41,10 @@ impl Prey {
 
     fn serve(&self, rights: &str) -> Client {
         let mut command = Command::new(COMPLINE);
-        command.args(["serve", "--stdio"]).args(rights.split_whitespace()).arg(self.directory.path().join("repository"));
+        command
+            .args(["serve", "--stdio"])
+            .args(rights.split_whitespace())
+            .arg(self.directory.path().join("repository"));
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         Client { child, next: 0 }
     }
