@@ -6,6 +6,7 @@
 mod ancestor;
 pub mod check;
 pub mod content;
+pub mod copy;
 pub mod diff;
 pub mod entry;
 pub mod fields;

@@ -50,6 +50,15 @@ pub struct RepositorySettings {
     pub key_file: Option<PathBuf>,
 }
 
+/// Another repository, which gets copies of snapshots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedCopy {
+    /// Where, and what opens it; without a key what opens the plan's own repository.
+    pub repository: RepositorySettings,
+    /// Only snapshots with all of these tags.
+    pub tags: Vec<String>,
+}
+
 /// What a failed component means for those after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnError {
@@ -72,6 +81,7 @@ pub struct Plan {
     capture_order: Vec<usize>,
     restore_order: Vec<Vec<usize>>,
     retention: Option<Retention>,
+    copies: Vec<PlannedCopy>,
 }
 
 impl Plan {
@@ -91,6 +101,7 @@ impl Plan {
         let (capture_order, restore_order) =
             order::both(&links).map_err(|fault| component::refuse(&components, &fault))?;
         let retention = settings.table("retention").map(|table| Retention::read(&table)).transpose()?;
+        let copies = settings.tables("copy").iter().map(copy).collect::<Result<_>>()?;
         Ok(Self {
             path: path.to_owned(),
             text: text.to_owned(),
@@ -101,6 +112,7 @@ impl Plan {
             capture_order,
             restore_order,
             retention,
+            copies,
             settings,
         })
     }
@@ -141,6 +153,12 @@ impl Plan {
         self.retention.as_ref()
     }
 
+    /// The repositories that `compline copy` fills.
+    #[must_use]
+    pub fn copies(&self) -> &[PlannedCopy] {
+        &self.copies
+    }
+
     /// The components as the plan lists them.
     #[must_use]
     pub fn components(&self) -> &[PlannedComponent] {
@@ -178,10 +196,12 @@ impl Plan {
     }
 
     fn secret_problems(&self) -> Vec<Problem> {
-        let repository = self.repository.as_ref();
-        let password = repository.and_then(|repository| repository.password.clone());
-        let key_file = repository.and_then(|repository| repository.key_file.clone()).map(SecretSource::File);
-        password.iter().chain(&key_file).filter_map(SecretSource::exposure).collect()
+        let repositories = self.repository.iter().chain(self.copies.iter().map(|copy| &copy.repository));
+        let secrets = repositories.flat_map(|repository| {
+            let key_file = repository.key_file.clone().map(SecretSource::File);
+            repository.password.clone().into_iter().chain(key_file)
+        });
+        secrets.filter_map(|secret| secret.exposure()).collect()
     }
 }
 
@@ -218,6 +238,10 @@ fn repository(settings: &Settings) -> Result<RepositorySettings> {
         return Err(error.hint("Keep the one that this machine shall use"));
     }
     Ok(RepositorySettings { location: location(settings)?, password, key_file })
+}
+
+fn copy(settings: &Settings) -> Result<PlannedCopy> {
+    Ok(PlannedCopy { repository: repository(settings)?, tags: settings.text_list("tags") })
 }
 
 fn location(settings: &Settings) -> Result<Location> {

@@ -20,6 +20,7 @@ mod repository;
 pub mod retired;
 pub mod salvage;
 pub mod session;
+mod take_over;
 mod writer;
 
 pub use chunk_reader::ChunkReader;
@@ -27,6 +28,7 @@ pub use frame_maker::{DeltaPolicy, Outcome, PackedFrame};
 pub use keyring::{KeyInfo, Unlock};
 pub use pack::Role;
 pub use repository::{Repository, exists};
+pub use take_over::TakeOver;
 pub use writer::{Offered, PutSummary, Writer};
 
 use crate::error::Result;

@@ -75,6 +75,11 @@ pub(super) enum Command {
         /// Space for healing damaged packs, in hundredths of their length: 0 (none) to 50
         #[arg(long, default_value = "2", value_name = "PERCENT")]
         parity: String,
+        /// Give it the keys of this repository: copies between the two take stored frames over, and each can heal the other
+        #[arg(long, value_name = "LOCATION")]
+        copy_keys_from: Option<OsString>,
+        #[command(flatten)]
+        from_key: FromKey,
     },
     /// Save what the plan says, or the given paths, or a stream, as one snapshot
     Backup(Backup),
@@ -158,6 +163,8 @@ pub(super) enum Command {
     },
     /// Heal what is damaged, save what can be read of the rest, and write snapshots without what is lost
     Repair(Repair),
+    /// Copy snapshots from another repository into this one, or as the plan's [[copy]] says; what is there is passed over
+    Copy(Copy),
     /// Who can open the repository
     #[command(subcommand)]
     Key(Key),
@@ -459,6 +466,44 @@ pub(super) struct Repair {
     /// How long to wait for backups that began before, if packs have to go
     #[arg(long, default_value = "1h", value_name = "TIME")]
     pub wait: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Copy {
+    /// Which snapshots (default: all); a tag (tag:NAME) stands for every one that has it
+    #[arg(value_name = "SNAP", conflicts_with_all = ["tags", "host", "platform"])]
+    pub snapshots: Vec<OsString>,
+    /// The repository to copy from (default: with [[copy]] in the plan, from its repository into those)
+    #[arg(long, env = "COMPLINE_FROM_REPO", value_name = "LOCATION", hide_env_values = true)]
+    pub from: Option<OsString>,
+    #[command(flatten)]
+    pub from_key: FromKey,
+    /// Only those with this tag (all of them, if given again)
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Only those of this host
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Only those of this platform; '' for those without a plan
+    #[arg(long, value_name = "NAME")]
+    pub platform: Option<String>,
+    /// Say what would be copied, copy nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
+
+/// What opens the repository to copy from.
+#[derive(Debug, Args)]
+pub(super) struct FromKey {
+    /// Read the passphrase of that repository from the first line of a file (default: what opens this one)
+    #[arg(long, env = "COMPLINE_FROM_PASSWORD_FILE", value_name = "FILE", hide_env_values = true)]
+    pub from_password_file: Option<PathBuf>,
+    /// Run a program that prints the passphrase of that repository; its words are split at blanks
+    #[arg(long, env = "COMPLINE_FROM_PASSWORD_COMMAND", value_name = "COMMAND", hide_env_values = true)]
+    pub from_password_command: Option<String>,
+    /// Open that repository with a key file
+    #[arg(long, env = "COMPLINE_FROM_KEY_FILE", value_name = "FILE", hide_env_values = true)]
+    pub from_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

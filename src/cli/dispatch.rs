@@ -1,5 +1,6 @@
 //! From words to verbs: builds what a verb needs, calls it, hands its report to the renderer.
 
+mod copy;
 mod retention;
 
 use std::ffi::OsStr;
@@ -12,7 +13,8 @@ use std::sync::atomic::AtomicBool;
 use clap::CommandFactory;
 
 use super::arguments::{
-    Backup, Cli, Command, ExistingChoice, Global, Key, OverwriteChoice, PlanVerb, Prune, Repair, Restore, Serve,
+    Backup, Cli, Command, ExistingChoice, FromKey, Global, Key, OverwriteChoice, PlanVerb, Prune, Repair, Restore,
+    Serve,
 };
 use super::render::{self, Renderer};
 use super::terminal::Terminal;
@@ -31,9 +33,9 @@ use crate::observer::{Context, Ledger};
 use crate::plan::Plan;
 use crate::storage::{Location, Rights, StorageErrorKind};
 use crate::store::check::DataSubset;
-use crate::store::exists;
 use crate::store::parity::Share;
 use crate::store::prune::{Allowance, PruneOptions};
+use crate::store::{Repository, exists};
 use crate::units::parse_duration;
 
 /// One run of the program.
@@ -117,7 +119,9 @@ impl Session<'_> {
 
     fn verb(&self, command: Command) -> Result<Ending> {
         match command {
-            Command::Init { label, parity } => self.init(&label, &parity),
+            Command::Init { label, parity, copy_keys_from, from_key } => {
+                self.init(&label, &parity, copy_keys_from.as_deref(), &from_key)
+            }
             Command::Backup(options) => self.backup(options),
             Command::Snapshots { tags, component } => self.snapshots(&tags, component.as_deref()),
             Command::Show { snapshot, plan_text } => self.show(&snapshot, plan_text),
@@ -132,6 +136,7 @@ impl Session<'_> {
             Command::Prune(options) => self.prune(&options),
             Command::Check { read_data, read_data_subset } => self.check(read_data, read_data_subset.as_deref()),
             Command::Repair(options) => self.repair(&options),
+            Command::Copy(options) => copy::copy(self, &options),
             Command::Key(verb) => self.key(verb),
             Command::Serve(options) => serve(&options),
             Command::Plan(verb) => self.plan_verb(verb),
@@ -149,14 +154,21 @@ impl Session<'_> {
         if self.app.ledger.problems().is_empty() { Ending::Well } else { Ending::Problems }
     }
 
-    fn init(&self, label: &str, parity: &str) -> Result<Ending> {
+    fn init(&self, label: &str, parity: &str, keys_of: Option<&OsStr>, key: &FromKey) -> Result<Ending> {
         let parity = share(parity)?;
         let location = unlock::location(self.global, self.plan.as_ref(), self.app.variable)?;
-        let report = self.create(&location, label, parity)?;
+        let keys_of = keys_of.map(|other| copy::keys_of(self, other, key)).transpose()?;
+        let report = self.create(&location, label, parity, keys_of.as_ref())?;
         self.out.init_object(&report).map(|()| Ending::Well)
     }
 
-    fn create(&self, location: &Location, label: &str, parity: Share) -> Result<commands::init::InitReport> {
+    fn create(
+        &self,
+        location: &Location,
+        label: &str,
+        parity: Share,
+        keys_of: Option<&Repository>,
+    ) -> Result<commands::init::InitReport> {
         // Asked before a key file is made: a second `init` must leave nothing behind.
         if is_there(location)? {
             return Err(Error::new(
@@ -166,7 +178,7 @@ impl Session<'_> {
             .hint("Use it as it is, or choose another location"));
         }
         let (unlock, key_file) = unlock::for_new(self.global, self.plan.as_ref(), self.app.variable)?;
-        let report = commands::init::run(self.app, location, &unlock, label, parity)?;
+        let report = commands::init::run(self.app, location, &unlock, label, parity, keys_of)?;
         self.out.init(&report, key_file.as_deref())?;
         Ok(report)
     }
@@ -175,7 +187,7 @@ impl Session<'_> {
         if options.init {
             let location = unlock::location(self.global, self.plan.as_ref(), self.app.variable)?;
             if !is_there(&location)? {
-                self.create(&location, "first", Share::PACK)?;
+                self.create(&location, "first", Share::PACK, None)?;
             }
         }
         let labels = Labels {

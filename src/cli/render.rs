@@ -1,5 +1,6 @@
 //! Reports for people and for programs. The only writes to standard output in the crate.
 
+mod copy;
 mod retention;
 
 use std::io::{self, BufWriter, StdoutLock, Write};

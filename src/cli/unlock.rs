@@ -1,15 +1,16 @@
 //! Where the repository is and what opens it: command line first, then environment, then the plan, then the terminal.
 
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::arguments::{Global, NewKey};
+use super::arguments::{FromKey, Global, NewKey};
 use crate::commands::Target;
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::Plan;
+use crate::plan::{Plan, RepositorySettings};
 use crate::settings::SecretSource;
 use crate::storage::Location;
 use crate::store::Unlock;
@@ -51,41 +52,97 @@ pub(super) fn cache(global: &Global, variable: Variable<'_>) -> Option<PathBuf> 
 /// Everything that opens the repository.
 pub(super) fn target(global: &Global, plan: Option<&Plan>, variable: Variable<'_>) -> Result<Target> {
     let location = location(global, plan, variable)?;
-    let unlock = existing(global, plan, variable, &location)?;
+    let unlock = existing(global, plan, variable, location.to_string().as_ref())?;
     Ok(Target { location, unlock, cache: cache(global, variable) })
 }
 
 /// What opens a repository that exists.
-fn existing(global: &Global, plan: Option<&Plan>, variable: Variable<'_>, location: &Location) -> Result<Unlock> {
+pub(super) fn existing(
+    global: &Global,
+    plan: Option<&Plan>,
+    variable: Variable<'_>,
+    location: &OsStr,
+) -> Result<Unlock> {
     if let Some(unlock) = given(global, variable)? {
         return Ok(unlock);
     }
     if let Some(unlock) = of_plan(plan, variable)? {
         return Ok(unlock);
     }
-    ask(&format!("Passphrase of {location}: "), TO_OPEN).map(Unlock::Passphrase)
+    ask(&format!("Passphrase of {}: ", location.to_string_lossy()), TO_OPEN).map(Unlock::Passphrase)
 }
 
 /// What the command line or the environment name.
 fn given(global: &Global, variable: Variable<'_>) -> Result<Option<Unlock>> {
-    if let Some(path) = &global.key_file {
-        return key_file(path).map(Some);
+    let Global { key_file, password_file, password_command, .. } = global;
+    let words = Words { key_file, password_file, password_command, password: "COMPLINE_PASSWORD" };
+    words.unlock(variable)
+}
+
+/// How the command line and the environment name a key, in the order in which they count.
+struct Words<'w> {
+    key_file: &'w Option<PathBuf>,
+    password_file: &'w Option<PathBuf>,
+    password_command: &'w Option<String>,
+    /// The variable that holds the passphrase itself.
+    password: &'w str,
+}
+
+impl Words<'_> {
+    fn unlock(&self, variable: Variable<'_>) -> Result<Option<Unlock>> {
+        if let Some(path) = self.key_file {
+            return key_file(path).map(Some);
+        }
+        if let Some(path) = self.password_file {
+            return SecretSource::File(path.clone()).resolve(variable).map(Unlock::Passphrase).map(Some);
+        }
+        if let Some(command) = self.password_command {
+            let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+            return SecretSource::Command(words).resolve(variable).map(Unlock::Passphrase).map(Some);
+        }
+        match variable(self.password) {
+            Some(text) if text.is_empty() => Err(Error::new(ErrorKind::Usage, format!("{} is empty", self.password))),
+            text => Ok(text.map(|text| Unlock::Passphrase(Zeroizing::new(text)))),
+        }
     }
-    if let Some(path) = &global.password_file {
-        return SecretSource::File(path.clone()).resolve(variable).map(Unlock::Passphrase).map(Some);
-    }
-    if let Some(command) = &global.password_command {
-        let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
-        return SecretSource::Command(words).resolve(variable).map(Unlock::Passphrase).map(Some);
-    }
-    match variable("COMPLINE_PASSWORD") {
-        Some(text) if text.is_empty() => Err(Error::new(ErrorKind::Usage, "COMPLINE_PASSWORD is empty")),
-        text => Ok(text.map(|text| Unlock::Passphrase(Zeroizing::new(text)))),
-    }
+}
+
+/// The repository at `location`, which is copied from. What opens it has names of its own; without them it is what opens the
+/// other one.
+pub(super) fn from(
+    location: &OsStr,
+    key: &FromKey,
+    cache: Option<PathBuf>,
+    variable: Variable<'_>,
+    other: impl FnOnce() -> Result<Unlock>,
+) -> Result<Target> {
+    let FromKey { from_password_file, from_password_command, from_key_file } = key;
+    let words = Words {
+        key_file: from_key_file,
+        password_file: from_password_file,
+        password_command: from_password_command,
+        password: "COMPLINE_FROM_PASSWORD",
+    };
+    let unlock = words.unlock(variable)?.map_or_else(other, Ok)?;
+    Ok(Target { location: Location::parse(location)?, unlock, cache })
+}
+
+/// A repository that the plan copies to. What opens it is what opens the plan's own, if nothing else is said.
+pub(super) fn copy_target(
+    settings: &RepositorySettings,
+    source: &Target,
+    variable: Variable<'_>,
+) -> Result<Target> {
+    let unlock = of_settings(settings, variable)?.unwrap_or_else(|| source.unlock.clone());
+    Ok(Target { location: settings.location.clone(), unlock, cache: source.cache.clone() })
 }
 
 fn of_plan(plan: Option<&Plan>, variable: Variable<'_>) -> Result<Option<Unlock>> {
     let Some(repository) = plan.and_then(Plan::repository) else { return Ok(None) };
+    of_settings(repository, variable)
+}
+
+fn of_settings(repository: &RepositorySettings, variable: Variable<'_>) -> Result<Option<Unlock>> {
     if let Some(path) = &repository.key_file {
         return key_file(path).map(Some);
     }

@@ -59,7 +59,7 @@ pub struct Only {
 }
 
 impl Only {
-    fn fits(&self, snapshot: &Snapshot) -> bool {
+    pub(super) fn fits(&self, snapshot: &Snapshot) -> bool {
         self.tags.iter().all(|tag| snapshot.tags.contains(tag))
             && self.host.as_ref().is_none_or(|host| *host == snapshot.host)
             && self.platform.as_ref().is_none_or(|platform| *platform == snapshot.platform)

@@ -19,11 +19,23 @@ pub struct InitReport {
 
 /// Creates a repository at `location` that `unlock` opens, and whose packs get so much parity.
 ///
+/// With `keys_of` it gets the keys of that repository.
+///
 /// # Errors
 /// `RepositoryExists`, or from the storage.
-pub fn run(app: App<'_>, location: &Location, unlock: &Unlock, label: &str, parity: Share) -> Result<InitReport> {
+pub fn run(
+    app: App<'_>,
+    location: &Location,
+    unlock: &Unlock,
+    label: &str,
+    parity: Share,
+    keys_of: Option<&Repository>,
+) -> Result<InitReport> {
     let storage = location.create()?;
     let config = Config { parity, ..Config::new(app.context.clock.now()) };
-    let repository = Repository::create_with(storage.as_ref(), unlock, label, &config)?;
+    let repository = match keys_of {
+        Some(other) => other.create_twin(storage.as_ref(), unlock, label, &config)?,
+        None => Repository::create_with(storage.as_ref(), unlock, label, &config)?,
+    };
     Ok(InitReport { repository, location: storage.location() })
 }

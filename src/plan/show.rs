@@ -55,6 +55,7 @@ impl Plan {
             rows: component_rows(component),
         }));
         sections.extend(self.retention_section());
+        sections.extend(self.copy_sections());
         sections
     }
 
@@ -73,6 +74,15 @@ impl Plan {
         let mut rows = vec![row("location", repository.location.to_string())];
         rows.extend(written(&self.settings.table("repository")?, &["password", "key_file"]));
         Some(section("repository", rows))
+    }
+
+    fn copy_sections(&self) -> Vec<Section> {
+        let one = |(copy, settings): (&super::PlannedCopy, &Settings)| {
+            let mut rows = vec![row("location", copy.repository.location.to_string())];
+            rows.extend(written(settings, &["password", "key_file", "tags"]));
+            Section { name: "copy", repeated: true, rows }
+        };
+        self.copies.iter().zip(&self.settings.tables("copy")).map(one).collect()
     }
 
     fn defaults_section(&self) -> Section {

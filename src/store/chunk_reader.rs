@@ -25,7 +25,7 @@ const SHARE_LEN: u64 = 8 << 20;
 
 /// Reads chunks of one repository.
 pub struct ChunkReader<'c> {
-    frames: FrameSource<'c>,
+    pub(super) frames: FrameSource<'c>,
     context: Context<'c>,
 }
 
@@ -50,7 +50,7 @@ impl<'c> ChunkReader<'c> {
     }
 
     /// Where `ids` lie. What is not known is looked for again after a refresh of the index, and then in the packs.
-    fn places(&self, ids: &[ChunkId]) -> Result<Vec<ChunkPlace>> {
+    pub(super) fn places(&self, ids: &[ChunkId]) -> Result<Vec<ChunkPlace>> {
         let repository = self.frames.repository();
         let index = repository.index();
         let complete = |places: Vec<Option<ChunkPlace>>| places.into_iter().collect::<Option<Vec<_>>>();

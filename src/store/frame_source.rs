@@ -225,7 +225,7 @@ impl<'c> FrameSource<'c> {
 
     /// What was sealed of a frame whose bytes are at hand. If these, or the header of the pack, are not what was written, the
     /// pack is healed.
-    fn unseal<'s>(&self, place: &FramePlace, sealed: &'s mut Vec<u8>) -> Result<&'s [u8]> {
+    pub(super) fn unseal<'s>(&self, place: &FramePlace, sealed: &'s mut Vec<u8>) -> Result<&'s [u8]> {
         self.count(Counter::BytesFetched, sealed.len() as u64);
         let opened = self.opener(place).and_then(|opener| try_unseal(&opener, place, sealed));
         let len = match opened {

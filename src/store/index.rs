@@ -10,6 +10,7 @@ mod liveness;
 mod orphans;
 mod precious;
 mod reclaim;
+mod translation;
 mod verified;
 
 use std::collections::{HashMap, HashSet};
@@ -23,6 +24,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 pub use self::intake::Intake;
 pub use self::liveness::{Liveness, PackUse, Standing, Usage};
+pub use self::translation::Translation;
 use super::index_segment::PackEntry;
 use super::pack::{Lineage, Role};
 use crate::delta::Features;

@@ -136,15 +136,39 @@ impl Repository {
     /// # Errors
     /// As [`Repository::create`].
     pub fn create_with(storage: &dyn Storage, unlock: &Unlock, label: &str, config: &Config) -> Result<RepositoryId> {
+        Self::create_of(storage, unlock, label, config, &Secret::random().map_err(no_random)?)
+    }
+
+    /// A repository of its own with the keys of this one: what is copied from one to the other needs not be sealed anew, nor
+    /// deltas made again, and each can heal the other.
+    ///
+    /// # Errors
+    /// As [`Repository::create`].
+    pub fn create_twin(
+        &self,
+        storage: &dyn Storage,
+        unlock: &Unlock,
+        label: &str,
+        config: &Config,
+    ) -> Result<RepositoryId> {
+        Self::create_of(storage, unlock, label, config, &self.inner.master)
+    }
+
+    fn create_of(
+        storage: &dyn Storage,
+        unlock: &Unlock,
+        label: &str,
+        config: &Config,
+        master: &Secret,
+    ) -> Result<RepositoryId> {
         if exists(storage)? {
             return Err(exists_already(&storage.location()));
         }
         refuse_orphans(storage)?;
-        let master = Secret::random().map_err(no_random)?;
         let head =
             ConfigHead { repository: RepositoryId::from_bytes(crypto::random().map_err(no_random)?), features: 0 };
-        let object = config.seal(head, &master)?;
-        let key = keyring::add(storage, head.repository, &master, unlock, label, config.created_at)?;
+        let object = config.seal(head, master)?;
+        let key = keyring::add(storage, head.repository, master, unlock, label, config.created_at)?;
         match storage.put_new(&ObjectKey::Config, &object) {
             Ok(()) => Ok(head.repository),
             Err(error) => settle_creation(storage, &object, key, error).map(|()| head.repository),
@@ -684,7 +708,21 @@ impl Repository {
     /// # Errors
     /// When threads can't be had, or packs of an earlier run can't be taken over.
     pub fn writer(&self, rehearsal: bool, context: &Context<'_>) -> Result<Writer> {
-        Writer::new(self.clone(), rehearsal, context)
+        Writer::new(self.clone(), "backup", rehearsal, context)
+    }
+
+    /// The same for a run that others know as `command`.
+    ///
+    /// # Errors
+    /// As [`Repository::writer`].
+    pub fn writer_of(&self, command: &str, context: &Context<'_>) -> Result<Writer> {
+        Writer::new(self.clone(), command, false, context)
+    }
+
+    /// Whether chunks have the same names in both, and each can open what the other sealed.
+    #[must_use]
+    pub fn shares_keys_with(&self, other: &Self) -> bool {
+        self.inner.master.as_bytes() == other.inner.master.as_bytes()
     }
 
     /// A reader of chunks.

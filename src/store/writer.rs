@@ -103,12 +103,17 @@ pub struct PutSummary {
 }
 
 impl Writer {
-    pub(super) fn new(repository: Repository, rehearsal: bool, context: &Context<'_>) -> Result<Self> {
+    pub(super) fn new(
+        repository: Repository,
+        command: &str,
+        rehearsal: bool,
+        context: &Context<'_>,
+    ) -> Result<Self> {
         // In this order, or a pack could go between being looked at and being relied on (format-spec 11).
         let (session, has_lost_packs) = if rehearsal {
             (None, repository.settle(context)?.has_lost_packs)
         } else {
-            let mut session = Session::begin(&repository, "backup", context)?;
+            let mut session = Session::begin(&repository, command, context)?;
             let has_lost_packs = session.avoid_retired(context)?;
             (Some(session), has_lost_packs)
         };
@@ -191,6 +196,31 @@ impl Writer {
         context.count(Counter::ChunksNew, summary.chunks_new);
         self.checkpoint(context)?;
         Ok(summary)
+    }
+
+    /// Which of `ids` are neither stored nor on their way.
+    ///
+    /// # Errors
+    /// From the index.
+    pub fn lacks(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
+        let stored = self.repository.index().contains(ids)?;
+        let pending = lock(&self.shared.pending);
+        Ok(ids.iter().zip(stored).map(|(id, stored)| !stored && !pending.contains(id)).collect())
+    }
+
+    /// Stores a frame as it is, which a repository with the same keys made. It must hold no chunk that is stored.
+    ///
+    /// # Errors
+    /// The first failure of any stage.
+    pub(super) fn put_frame(&mut self, role: Role, frame: PackedFrame, context: &Context<'_>) -> Result<()> {
+        lock(&self.shared.pending).extend(frame.chunks.iter().map(|(id, _)| *id));
+        context.count(Counter::ChunksNew, frame.chunks.len() as u64);
+        self.offered += frame.plain_len;
+        let number = self.next_number;
+        self.next_number += 1;
+        let sent =
+            self.flush.as_ref().is_some_and(|packs| packs.send((number, PackJob::Frames(role, vec![frame]))).is_ok());
+        if sent { self.checkpoint(context) } else { Err(self.failure()) }
     }
 
     fn gather(&mut self, role: Role, id: ChunkId, bytes: &[u8], older: Vec<ChunkId>) -> Result<()> {

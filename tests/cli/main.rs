@@ -32,6 +32,7 @@ transcripts![
     broken_plans,
     browse,
     check,
+    copy,
     forget,
     help,
     init,

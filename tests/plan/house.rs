@@ -39,7 +39,7 @@ impl House {
         let home = tempfile::tempdir().unwrap();
         let plan = format!("format = 1\nplatform = {{ name = \"house\" }}\n{components}");
         let house = Self { home, plan };
-        with_app(|app| init::run(app, &house.location(), &unlock(), "first", Share::PACK)).unwrap();
+        with_app(|app| init::run(app, &house.location(), &unlock(), "first", Share::PACK, None)).unwrap();
         house
     }
 

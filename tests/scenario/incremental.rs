@@ -33,7 +33,7 @@ impl Machine {
         let scratch = TempDir::new().unwrap();
         let location = Location::parse(scratch.path().join("repository").as_os_str()).unwrap();
         let (unlock, _) = Unlock::new_key_file().unwrap();
-        with_app(&World::new(), |app| init::run(app, &location, &unlock, "", Share::PACK).unwrap());
+        with_app(&World::new(), |app| init::run(app, &location, &unlock, "", Share::PACK, None).unwrap());
         let target = Target { location, unlock, cache: Some(scratch.path().join("cache")) };
         std::fs::create_dir_all(scratch.path().join("source/below")).unwrap();
         let machine = Self { scratch, target, nights: Cell::new(0) };

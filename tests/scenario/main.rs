@@ -17,12 +17,14 @@ mod weather;
 
 mod clock_jumps;
 mod concurrent;
+mod copy;
 mod crash;
 mod crash_prune;
 mod damage;
 mod deltas;
 mod incremental;
 mod kill;
+mod kill_copy;
 mod labels;
 mod lost_bases;
 mod model;

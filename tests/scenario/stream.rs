@@ -70,7 +70,7 @@ fn with_app<T>(world: &World, work: impl FnOnce(App<'_>) -> T) -> T {
 fn target(scratch: &TempDir) -> Arc<Target> {
     let location = Location::parse(scratch.path().join("repository").as_os_str()).unwrap();
     let (unlock, _) = Unlock::new_key_file().unwrap();
-    with_app(&World::new(), |app| init::run(app, &location, &unlock, "", Share::PACK).unwrap());
+    with_app(&World::new(), |app| init::run(app, &location, &unlock, "", Share::PACK, None).unwrap());
     Arc::new(Target { location, unlock, cache: Some(scratch.path().join("cache")) })
 }
 
