@@ -170,8 +170,7 @@ impl<'c> Copier<'c> {
     ) -> Result<Vec<Option<String>>> {
         let reader = self.source.reader(self.context);
         let target_reader = self.target.reader(self.context);
-        let mut translator =
-            Translator::new(&reader, &target_reader, self.target, names, &mut *writer, self.context);
+        let mut translator = Translator::new(&reader, &target_reader, self.target, names, &mut *writer, self.context);
         let roots: Vec<Option<Entry>> = snapshot
             .components
             .iter()

@@ -128,11 +128,7 @@ pub(super) fn from(
 }
 
 /// A repository that the plan copies to. What opens it is what opens the plan's own, if nothing else is said.
-pub(super) fn copy_target(
-    settings: &RepositorySettings,
-    source: &Target,
-    variable: Variable<'_>,
-) -> Result<Target> {
+pub(super) fn copy_target(settings: &RepositorySettings, source: &Target, variable: Variable<'_>) -> Result<Target> {
     let unlock = of_settings(settings, variable)?.unwrap_or_else(|| source.unlock.clone());
     Ok(Target { location: settings.location.clone(), unlock, cache: source.cache.clone() })
 }

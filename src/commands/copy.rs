@@ -76,7 +76,16 @@ impl CopyReport {
 /// When a repository can't be opened, or a snapshot that was named is not there. One that can't be copied is a problem, and
 /// the others are copied all the same.
 pub fn run(app: App<'_>, from: &Target, to: &Target, wish: &Wish, dry_run: bool) -> Result<CopyReport> {
-    let source = from.open()?;
+    let source = from.open().map_err(|error| {
+        let kind = error.kind();
+        let error = error.context(format!("Nothing can be copied from {}", from.location));
+        match kind {
+            ErrorKind::WrongKey => {
+                error.hint("Name its key with --from-password-file, --from-password-command or --from-key-file")
+            }
+            _ => error,
+        }
+    })?;
     let target = to.open()?;
     if source.id() == target.id() {
         let message = format!("{} and {} are the same repository", from.location, to.location);
@@ -110,13 +119,7 @@ pub fn of_repositories(
             None => copy_one(app, &copier, published, &mut there)?,
         };
         let bytes_logical = logical_len(published);
-        snapshots.push(CopyRow {
-            snapshot: published.id,
-            copy,
-            time: published.snapshot.time,
-            bytes_logical,
-            state,
-        });
+        snapshots.push(CopyRow { snapshot: published.id, copy, time: published.snapshot.time, bytes_logical, state });
     }
     let [bytes_new, bytes_stored, chunks_new, chunks_delta] = {
         let mut before = before.into_iter();
@@ -186,7 +189,8 @@ fn copy_one(
             Ok(("forgotten", None))
         }
         Err(error) if error.is_of_one_object() => {
-            observer.problem(Problem::new(format!("Snapshot {short}"), format!("It was not copied: {}", error.chain())));
+            observer
+                .problem(Problem::new(format!("Snapshot {short}"), format!("It was not copied: {}", error.chain())));
             Ok(("failed", None))
         }
         Err(error) => Err(error),

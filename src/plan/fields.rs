@@ -14,13 +14,21 @@ pub(super) const PLAN: &[Field] = &[
     Field::optional("defaults", Shape::Table(DEFAULTS), "What holds for every component that doesn't say otherwise"),
     Field::required("component", Shape::AnyTables, "The components, each in a section [[component]]"),
     Field::optional("retention", Shape::Table(RETENTION), "Which snapshots are to be kept"),
-    Field::optional("copy", Shape::TableList(COPY), "Repositories that `compline copy` fills, each in a section [[copy]]"),
+    Field::optional(
+        "copy",
+        Shape::TableList(COPY),
+        "Repositories that `compline copy` fills, each in a section [[copy]]",
+    ),
 ];
 
 /// Where copies go.
 pub(super) const COPY: &[Field] = &[
     Field::required("location", Shape::Text, "Where the other repository lies, as in [repository]"),
-    Field::optional("password", Shape::Secret, "Where its passphrase comes from; if nothing is said, what opens [repository]"),
+    Field::optional(
+        "password",
+        Shape::Secret,
+        "Where its passphrase comes from; if nothing is said, what opens [repository]",
+    ),
     Field::optional("key_file", Shape::Text, "Path of its key file, instead of a passphrase"),
     Field::optional("tags", Shape::TextList, "Only snapshots with all of these tags are copied"),
 ];

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::ChunkSource;
 use super::chunk_reader::ChunkReader;
 use super::frame_maker::PackedFrame;
 use super::index::{ChunkPlace, FramePlace};
@@ -18,7 +19,6 @@ use super::pack::{FrameKind, Role};
 use super::pack_reader;
 use super::repository::Repository;
 use super::writer::{Offered, Writer};
-use super::ChunkSource;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, PackId};
 use crate::observer::{Context, Counter};

@@ -103,12 +103,7 @@ pub struct PutSummary {
 }
 
 impl Writer {
-    pub(super) fn new(
-        repository: Repository,
-        command: &str,
-        rehearsal: bool,
-        context: &Context<'_>,
-    ) -> Result<Self> {
+    pub(super) fn new(repository: Repository, command: &str, rehearsal: bool, context: &Context<'_>) -> Result<Self> {
         // In this order, or a pack could go between being looked at and being relied on (format-spec 11).
         let (session, has_lost_packs) = if rehearsal {
             (None, repository.settle(context)?.has_lost_packs)

@@ -27,7 +27,8 @@ fn source() -> (Arc<MemoryStorage>, Unlock) {
     let storage = Arc::new(MemoryStorage::new());
     let unlock = shelf::create(&*storage);
     for night in 1..=NIGHTS {
-        shelf::save(&shelf::open(&storage, &unlock, None).unwrap(), &World::new(), &shelf::state(night), night).unwrap();
+        shelf::save(&shelf::open(&storage, &unlock, None).unwrap(), &World::new(), &shelf::state(night), night)
+            .unwrap();
     }
     (storage, unlock)
 }
@@ -60,7 +61,8 @@ fn states(repository: &Repository) -> Vec<State> {
 
 #[track_caller]
 fn assert_copied(source: &Repository, target: &Repository) {
-    let (from, to) = (shelf::published(source, &World::new()).unwrap(), shelf::published(target, &World::new()).unwrap());
+    let (from, to) =
+        (shelf::published(source, &World::new()).unwrap(), shelf::published(target, &World::new()).unwrap());
     assert_eq!(from.len(), to.len());
     for (from, to) in from.iter().zip(&to) {
         let mut expected = from.snapshot.clone();

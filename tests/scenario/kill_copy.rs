@@ -1,21 +1,20 @@
 //! `kill -9` of copies, of the real program.
 
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::support::nasty::noise;
 
-const STREAM_LEN: usize = 30_000_000;
+const STREAM_LEN: usize = 60_000_000;
 
 struct Machine(TempDir);
 
 impl Machine {
     fn command(&self, repository: &str, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_compline"));
-        command.current_dir(self.0.path()).args(["-r", repository, "--cache-dir", "cache"]).args(words);
-        command.args(["--key-file", &format!("{repository}.key")]);
+        command.current_dir(self.0.path()).args(["-r", repository, "--cache-dir", "cache"]);
+        command.args(["--key-file", &format!("{repository}.key")]).args(words);
         command
     }
 
@@ -26,21 +25,28 @@ impl Machine {
         stdout
     }
 
-    /// Dies after so long, if it isn't done by then.
-    fn kill_after(&self, words: &[&str], time: Duration) -> bool {
+    /// Dies when so many packs more are there, if it isn't done before.
+    fn kill_after(&self, words: &[&str], packs: usize) -> bool {
+        let wanted = self.packs() + packs;
         let mut copy = self.command("there", words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // What is under test is how long it was left alone; there is no event to wait for.
-        std::thread::sleep(time);
+        while copy.try_wait().unwrap().is_none() && self.packs() < wanted {
+            std::thread::yield_now();
+        }
         let was_running = copy.try_wait().unwrap().is_none();
         copy.kill().unwrap();
         copy.wait().unwrap();
         was_running
     }
+
+    fn packs(&self) -> usize {
+        let Ok(directories) = std::fs::read_dir(self.0.path().join("there/packs")) else { return 0 };
+        directories.map(|directory| std::fs::read_dir(directory.unwrap().path()).unwrap().count()).sum()
+    }
 }
 
 /// How many kills; the variable asks for more of them in a soak.
-fn kills() -> u32 {
-    std::env::var("COMPLINE_TEST_KILLS").map_or(24, |text| text.parse().unwrap())
+fn kills() -> usize {
+    std::env::var("COMPLINE_TEST_KILLS").map_or(12, |text| text.parse().unwrap())
 }
 
 #[test]
@@ -58,7 +64,7 @@ fn a_killed_copy_publishes_nothing_half_and_the_next_one_goes_on() {
     let copy = ["copy", "--from", "here", "--from-key-file", "here.key"];
     let mut killed = 0;
     for kill in 0..kills() {
-        killed += u32::from(machine.kill_after(&copy, Duration::from_millis(u64::from(kill * 12))));
+        killed += usize::from(machine.kill_after(&copy, kill % 3));
         if kill % 3 == 2 {
             std::fs::remove_dir_all(path("cache")).unwrap();
         }

@@ -10,11 +10,7 @@ impl Renderer {
         let value = serde_json::json!({ "copies": reports });
         let text = || reports.iter().map(copy_text).collect();
         // A dry run is a question.
-        if reports.iter().any(|report| report.dry_run) {
-            self.answer(&value, text)
-        } else {
-            self.report(&value, text)
-        }
+        if reports.iter().any(|report| report.dry_run) { self.answer(&value, text) } else { self.report(&value, text) }
     }
 }
 

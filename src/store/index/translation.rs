@@ -12,8 +12,7 @@ use crate::error::Result;
 use crate::id::{ChunkId, RepositoryId};
 use crate::pipeline::lock;
 
-const SCHEMA: &str =
-    "CREATE TABLE IF NOT EXISTS names (there BLOB PRIMARY KEY, here BLOB NOT NULL) WITHOUT ROWID;";
+const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS names (there BLOB PRIMARY KEY, here BLOB NOT NULL) WITHOUT ROWID;";
 
 /// Names of chunks in two repositories.
 pub struct Translation {
