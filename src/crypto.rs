@@ -6,6 +6,7 @@
 //! repeats, and no state has to be kept to ensure it.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::agreement;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Length of all keys and salts.
@@ -206,6 +207,49 @@ pub fn key_file_key(file_key: &Secret, salt: &[u8; KEY_LEN]) -> Secret {
     Secret(*blake3::keyed_hash(&blake3::derive_key("compline v1 key file", &file_key.0), salt).as_bytes())
 }
 
+/// The first digits of the SHA-256 of `bytes`: what every computer can check without compline.
+#[must_use]
+pub fn sha256_start(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    crate::id::to_hex(digest.as_ref().get(..4).unwrap_or_default())
+}
+
+/// The X25519 public key of a private one.
+///
+/// # Errors
+/// When the library refuses; no private key is known to make it.
+pub fn public_key(private: &Secret) -> Result<[u8; KEY_LEN], CryptoError> {
+    let refused = || CryptoError("X25519 refused the private key".to_owned());
+    let private = agreement::PrivateKey::from_private_key(&agreement::X25519, &private.0).map_err(|_| refused())?;
+    let public = private.compute_public_key().map_err(|_| refused())?;
+    public.as_ref().try_into().map_err(|_| refused())
+}
+
+/// What the holder of `private` shares with the holder of the private key of `public`, as a key for `purpose`; bound to
+/// both public keys, of which `sender` was drawn for this one use and `recipient` is known.
+///
+/// # Errors
+/// When `public` is none that a private key can have.
+pub fn shared_key(
+    purpose: &str,
+    private: &Secret,
+    sender: &[u8; KEY_LEN],
+    recipient: &[u8; KEY_LEN],
+) -> Result<Secret, CryptoError> {
+    let refused = || CryptoError("X25519 refused the public key".to_owned());
+    let own = public_key(private)?;
+    let other = if own == *sender { recipient } else { sender };
+    let private = agreement::PrivateKey::from_private_key(&agreement::X25519, &private.0).map_err(|_| refused())?;
+    let other = agreement::UnparsedPublicKey::new(&agreement::X25519, other);
+    agreement::agree(&private, other, refused(), |shared| {
+        let mut material = Zeroizing::new(Vec::with_capacity(3 * KEY_LEN));
+        material.extend_from_slice(shared);
+        material.extend_from_slice(sender);
+        material.extend_from_slice(recipient);
+        Ok(Secret(blake3::derive_key(purpose, &material)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +270,19 @@ mod tests {
     fn an_absurd_cost_is_refused_before_any_work() {
         let cost = PassphraseCost { memory_kib: u32::MAX, passes: 1, lanes: 1 };
         assert!(passphrase_key(b"x", &[0; 32], cost).is_err());
+    }
+
+    #[test]
+    fn x25519_is_that_of_rfc_7748_and_both_sides_get_the_same_key() {
+        let bytes = |text: &str| crate::id::from_hex::<32>(text).unwrap();
+        let alice = Secret::from_bytes(bytes("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a"));
+        let bob = Secret::from_bytes(bytes("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"));
+        let (to, from) = (public_key(&alice).unwrap(), public_key(&bob).unwrap());
+        assert_eq!(to, bytes("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"));
+        assert_eq!(from, bytes("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"));
+        let one = shared_key("test", &bob, &from, &to).unwrap();
+        assert_eq!(one.as_bytes(), shared_key("test", &alice, &from, &to).unwrap().as_bytes());
+        assert!(shared_key("test", &bob, &from, &[0; 32]).is_err(), "a point of small order");
     }
 
     proptest! {

@@ -25,7 +25,7 @@ mod writer;
 
 pub use chunk_reader::ChunkReader;
 pub use frame_maker::{DeltaPolicy, Outcome, PackedFrame};
-pub use keyring::{KeyInfo, Unlock};
+pub use keyring::{KeyInfo, Recipient, Unlock};
 pub use pack::Role;
 pub use repository::{Repository, exists};
 pub use take_over::TakeOver;

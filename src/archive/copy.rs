@@ -70,10 +70,8 @@ impl<'c> Copier<'c> {
     /// # Errors
     /// When the names of chunks can't be kept.
     pub fn new(source: &'c Repository, target: &'c Repository, context: Context<'c>) -> Result<Self> {
-        let names = match source.shares_keys_with(target) {
-            true => None,
-            false => Some(Translation::open(target.index(), source.id())?),
-        };
+        let names =
+            if source.shares_keys_with(target) { None } else { Some(Translation::open(target.index(), source.id())?) };
         Ok(Self { source, target, context, names })
     }
 
@@ -98,12 +96,11 @@ impl<'c> Copier<'c> {
     fn try_copy(&self, published: &Published, there: &[Published]) -> Result<Outcome> {
         let mut writer = self.target.writer_of("copy", &self.context)?;
         let record = self.source.read_snapshot(published.id)?;
-        let roots = match &self.names {
-            Some(names) => self.translate(&published.snapshot, names, there, &mut writer)?,
-            None => {
-                self.take_over(&published.snapshot, &mut writer)?;
-                published.snapshot.components.iter().map(|component| component.root.clone()).collect()
-            }
+        let roots = if let Some(names) = &self.names {
+            self.translate(&published.snapshot, names, there, &mut writer)?
+        } else {
+            self.take_over(&published.snapshot, &mut writer)?;
+            published.snapshot.components.iter().map(|component| component.root.clone()).collect()
         };
         let session = writer.finish(&self.context)?;
         self.context.go_on()?;

@@ -496,14 +496,32 @@ pub(super) struct Copy {
 #[derive(Debug, Args)]
 pub(super) struct FromKey {
     /// Read the passphrase of that repository from the first line of a file (default: what opens this one)
-    #[arg(long, env = "COMPLINE_FROM_PASSWORD_FILE", value_name = "FILE", hide_env_values = true)]
-    pub from_password_file: Option<PathBuf>,
+    #[arg(
+        id = "from_password_file",
+        long = "from-password-file",
+        env = "COMPLINE_FROM_PASSWORD_FILE",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub password_file: Option<PathBuf>,
     /// Run a program that prints the passphrase of that repository; its words are split at blanks
-    #[arg(long, env = "COMPLINE_FROM_PASSWORD_COMMAND", value_name = "COMMAND", hide_env_values = true)]
-    pub from_password_command: Option<String>,
+    #[arg(
+        id = "from_password_command",
+        long = "from-password-command",
+        env = "COMPLINE_FROM_PASSWORD_COMMAND",
+        value_name = "COMMAND",
+        hide_env_values = true
+    )]
+    pub password_command: Option<String>,
     /// Open that repository with a key file
-    #[arg(long, env = "COMPLINE_FROM_KEY_FILE", value_name = "FILE", hide_env_values = true)]
-    pub from_key_file: Option<PathBuf>,
+    #[arg(
+        id = "from_key_file",
+        long = "from-key-file",
+        env = "COMPLINE_FROM_KEY_FILE",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -542,8 +560,15 @@ pub(super) struct Serve {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Key {
-    /// Add a passphrase or key file
+    /// Add a passphrase, a key file or a recipient
     Add(NewKey),
+    /// Make an identity file, for whoever is to be a recipient; what it prints is public
+    Generate {
+        /// The file to make, readable by its owner alone; it opens repositories as --key-file
+        file: PathBuf,
+    },
+    /// Print what is needed to open the repository when all else is gone: for paper, in a safe place
+    RecoverySheet,
     /// List keys
     List,
     /// Remove a key
@@ -561,11 +586,14 @@ pub(super) struct NewKey {
     #[arg(long, default_value = "", value_name = "NAME")]
     pub label: String,
     /// Read the new passphrase from the first line of a file
-    #[arg(long = "new-password-file", value_name = "FILE", conflicts_with = "key_file_to_make")]
+    #[arg(long = "new-password-file", value_name = "FILE", conflicts_with_all = ["key_file_to_make", "recipient"])]
     pub password_file_to_read: Option<PathBuf>,
     /// Make a new key file here
-    #[arg(long = "new-key-file", value_name = "FILE")]
+    #[arg(long = "new-key-file", value_name = "FILE", conflicts_with = "recipient")]
     pub key_file_to_make: Option<PathBuf>,
+    /// Whoever has the identity file of this recipient can open the repository: compline-recipient-1:…
+    #[arg(long, value_name = "RECIPIENT")]
+    pub recipient: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]

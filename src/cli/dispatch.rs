@@ -314,8 +314,14 @@ impl Session<'_> {
     }
 
     fn key(&self, verb: Key) -> Result<Ending> {
+        if let Key::Generate { file } = &verb {
+            let recipient = unlock::make_identity(file)?;
+            return self.out.recipient(&recipient).map(|()| Ending::Well);
+        }
         let target = self.target()?;
         match verb {
+            Key::Generate { .. } => {}
+            Key::RecoverySheet => self.out.recovery_sheet(&commands::keys::recovery_sheet(self.app, &target)?)?,
             Key::List => self.out.keys(&commands::keys::list(&target)?)?,
             Key::Add(options) => {
                 let unlock = unlock::new_key(&options, self.app.variable)?;

@@ -18,6 +18,7 @@ use crate::commands::backup::{BackupReport, ComponentReport};
 use crate::commands::check::CheckReport;
 use crate::commands::find::Match;
 use crate::commands::init::InitReport;
+use crate::commands::keys::RecoverySheet;
 use crate::commands::listing::Listed;
 use crate::commands::prune::PruneReport;
 use crate::commands::recover::{RecoveryPlan, RecoveryReport};
@@ -28,9 +29,9 @@ use crate::commands::stats::Stats;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::KeyId;
 use crate::observer::Problem;
-use crate::store::KeyInfo;
 use crate::store::prune::PruneSummary;
 use crate::store::salvage::Salvage;
+use crate::store::{KeyInfo, Recipient};
 use crate::units;
 
 /// Buffered standard output.
@@ -458,6 +459,15 @@ impl Renderer {
             };
             table(&["id", "kind", "", "created", "label"], &keys.iter().map(cell).collect::<Vec<_>>())
         })
+    }
+
+    pub(super) fn recipient(&self, recipient: &Recipient) -> Result<()> {
+        let value = serde_json::json!({ "recipient": recipient.to_string() });
+        self.answer(&value, || format!("{recipient}\n"))
+    }
+
+    pub(super) fn recovery_sheet(&self, sheet: &RecoverySheet) -> Result<()> {
+        self.answer(sheet, || sheet.to_text())
     }
 
     pub(super) fn key(&self, verb: &str, id: KeyId) -> Result<()> {

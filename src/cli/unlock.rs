@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Plan, RepositorySettings};
 use crate::settings::SecretSource;
 use crate::storage::Location;
-use crate::store::Unlock;
+use crate::store::{Recipient, Unlock};
 
 /// Reads an environment variable.
 pub(super) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -116,13 +116,8 @@ pub(super) fn from(
     variable: Variable<'_>,
     other: impl FnOnce() -> Result<Unlock>,
 ) -> Result<Target> {
-    let FromKey { from_password_file, from_password_command, from_key_file } = key;
-    let words = Words {
-        key_file: from_key_file,
-        password_file: from_password_file,
-        password_command: from_password_command,
-        password: "COMPLINE_FROM_PASSWORD",
-    };
+    let FromKey { password_file, password_command, key_file } = key;
+    let words = Words { key_file, password_file, password_command, password: "COMPLINE_FROM_PASSWORD" };
     let unlock = words.unlock(variable)?.map_or_else(other, Ok)?;
     Ok(Target { location: Location::parse(location)?, unlock, cache })
 }
@@ -156,12 +151,23 @@ fn key_file(path: &Path) -> Result<Unlock> {
 /// Makes a key file that must not exist yet, readable by its owner alone.
 fn make_key_file(path: &Path) -> Result<Unlock> {
     let (unlock, text) = Unlock::new_key_file()?;
+    make_secret_file(path, &text)?;
+    Ok(unlock)
+}
+
+/// Makes an identity file that must not exist yet.
+pub(super) fn make_identity(path: &Path) -> Result<Recipient> {
+    let (text, recipient) = Unlock::new_identity()?;
+    make_secret_file(path, &text)?;
+    Ok(recipient)
+}
+
+fn make_secret_file(path: &Path, text: &str) -> Result<()> {
     let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     made.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all())).map_err(|cause| {
         Error::io(format!("Key file {} can't be made", path.display()), cause)
             .hint("Choose a new name in a directory that exists; key files are never overwritten")
-    })?;
-    Ok(unlock)
+    })
 }
 
 /// What shall open a repository that is being created, and the key file that was made for it.
@@ -187,6 +193,9 @@ pub(super) fn for_new(
 
 /// What a new key is to be made of.
 pub(super) fn new_key(options: &NewKey, variable: Variable<'_>) -> Result<Unlock> {
+    if let Some(text) = &options.recipient {
+        return text.parse().map(Unlock::Recipient);
+    }
     if let Some(path) = &options.key_file_to_make {
         return make_key_file(path);
     }

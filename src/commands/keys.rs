@@ -1,8 +1,12 @@
-//! `key add|list|remove|passwd`: who can open the repository. None of them rewrites data.
+//! `key add|list|remove|passwd|recovery-sheet`: who can open the repository. None of them rewrites data.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::{App, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::KeyId;
+use crate::id::{KeyId, RepositoryId};
 use crate::store::{KeyInfo, Repository, Unlock};
 
 /// All keys.
@@ -49,6 +53,87 @@ fn by_prefix(repository: &Repository, prefix: &str) -> Result<KeyId> {
     }
 }
 
+/// Everything that a stranger with a computer needs to open the repository.
+#[derive(Serialize)]
+pub struct RecoverySheet {
+    /// Where it lies.
+    pub location: String,
+    /// Which it is, if it was moved.
+    pub repository: RepositoryId,
+    /// A key file, of a key that was made for the sheet.
+    pub key_file: Zeroizing<String>,
+    /// The beginning of a hash of that, to tell a typing error.
+    pub check: String,
+    /// Which key it is: `key remove` makes the sheet worthless.
+    pub key: KeyId,
+    /// When it was made.
+    pub made_at: Timestamp,
+}
+
+/// Digits of the key in one group on paper.
+const GROUP_LEN: usize = 8;
+/// Groups in one line.
+const GROUP_COUNT: usize = 4;
+
+impl RecoverySheet {
+    /// For a printer.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let Self { location, repository, key_file, check, key, made_at } = self;
+        let (magic, digits) = key_file.split_once(':').unwrap_or(("", key_file));
+        let groups: Vec<&str> =
+            (0..digits.len()).step_by(GROUP_LEN).filter_map(|at| digits.get(at..at + GROUP_LEN)).collect();
+        let lines: Vec<String> = groups.chunks(GROUP_COUNT).map(|line| format!("    {}", line.join(" "))).collect();
+        let lines = lines.join("\n");
+        format!(
+            "compline recovery sheet, made {}\n\
+             \n\
+             With this sheet and the storage anybody can read everything. Keep it away from both.\n\
+             \n\
+             Repository  {repository}\n\
+             Location    {location}\n\
+             Key         {key}\n\
+             \n\
+             1. Write the key into a file, in one line, without the blanks between the digits:\n\
+             \n    {magic}:\n{lines}\n\n\
+             \x20  `tr -d '\\n' < FILE | sha256sum` then begins with {check}.\n\
+             2. Get compline, or write a reader: the format is specified in format-spec/ of its source.\n\
+             3. compline -r LOCATION --key-file FILE snapshots\n\
+             \x20  compline -r LOCATION --key-file FILE restore latest --target DIRECTORY\n\
+             \n\
+             `compline key remove {}` makes this sheet worthless.\n",
+            made_at.strftime("%Y-%m-%d"),
+            key.short(),
+        )
+    }
+}
+
+/// Adds a key that stands nowhere but on the sheet.
+///
+/// # Errors
+/// From the repository.
+pub fn recovery_sheet(app: App<'_>, target: &Target) -> Result<RecoverySheet> {
+    let repository = target.open()?;
+    let made_at = app.context.clock.now();
+    let (unlock, text) = Unlock::new_key_file()?;
+    let key = repository.add_key(&unlock, "recovery sheet", made_at)?;
+    let key_file = Zeroizing::new(text.trim_end().to_owned());
+    Ok(RecoverySheet {
+        location: absolute(target),
+        repository: repository.id(),
+        check: crate::crypto::sha256_start(key_file.as_bytes()),
+        key_file,
+        key,
+        made_at,
+    })
+}
+
+/// Who reads the sheet doesn't know where it was printed.
+fn absolute(target: &Target) -> String {
+    let path = target.location.local_path().and_then(|path| path.canonicalize().ok());
+    path.map_or_else(|| target.location.to_string(), |path| path.display().to_string())
+}
+
 /// Replaces the key in use by a new one. The new one is published before the old one goes.
 ///
 /// # Errors
@@ -57,6 +142,10 @@ pub fn change(app: App<'_>, target: &Target, unlock: &Unlock) -> Result<KeyId> {
     let repository = target.open()?;
     let old = repository.current_key().clone();
     let label = old.label.unwrap_or_default();
+    if matches!(unlock, Unlock::Recipient(_)) {
+        return Err(Error::new(ErrorKind::Usage, "Nobody here can prove that a recipient can open the repository")
+            .hint("Add it with `compline key add --recipient`, try its identity file, then remove the old key"));
+    }
     let id = repository.add_key(unlock, &label, app.context.clock.now())?;
     repository.remove_key(old.id)?;
     Ok(id)

@@ -1,4 +1,4 @@
-//! Key objects (format-spec 10): the master key, wrapped once for each passphrase or key file. Adding, removing and
+//! Key objects (format-spec 10): the master key, wrapped once for each passphrase, key file or recipient. Adding, removing and
 //! changing one rewrites no data.
 
 use jiff::Timestamp;
@@ -18,7 +18,34 @@ pub const EXTRA_LEN: usize = RepositoryId::LEN + 1 + 3 * 4;
 
 const DERIVE_PASSPHRASE: u8 = 1;
 const DERIVE_KEY_FILE: u8 = 2;
+const DERIVE_RECIPIENT: u8 = 3;
 const KEY_FILE_MAGIC: &str = "compline-key-1:";
+const IDENTITY_MAGIC: &str = "compline-identity-1:";
+const RECIPIENT_MAGIC: &str = "compline-recipient-1:";
+/// What the wrapping key of a recipient is for.
+const RECIPIENT_CONTEXT: &str = "compline v1 recipient";
+
+/// The public key of somebody who may open a repository. Who wraps a key for it needs no secret of theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recipient([u8; KEY_LEN]);
+
+impl std::str::FromStr for Recipient {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bytes = text.trim().strip_prefix(RECIPIENT_MAGIC).and_then(|hex| from_hex(hex).ok());
+        bytes.map(Self).ok_or_else(|| {
+            Error::new(ErrorKind::Usage, "That is no recipient")
+                .hint("It begins with compline-recipient-1: and stands in the identity file; `compline key generate` makes one")
+        })
+    }
+}
+
+impl std::fmt::Display for Recipient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{RECIPIENT_MAGIC}{}", to_hex(&self.0))
+    }
+}
 
 /// What opens a repository.
 #[derive(Clone)]
@@ -27,16 +54,23 @@ pub enum Unlock {
     Passphrase(Zeroizing<String>),
     /// The bytes of a key file.
     KeyFile(Secret),
+    /// The private key of a recipient.
+    Identity(Secret),
+    /// Opens nothing here: a key for somebody else.
+    Recipient(Recipient),
 }
 
 impl Unlock {
-    /// Reads the text of a key file.
+    /// Reads the text of a key file or an identity file. Lines that begin with `#` are for people.
     ///
     /// # Errors
     /// When it isn't one.
     pub fn from_key_file(text: &str) -> Result<Self> {
-        let bytes = text.trim().strip_prefix(KEY_FILE_MAGIC).and_then(|hex| from_hex::<KEY_LEN>(hex).ok());
-        bytes.map(|bytes| Self::KeyFile(Secret::from_bytes(bytes))).ok_or_else(|| {
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let line = lines.next().filter(|_| lines.next().is_none()).unwrap_or_default();
+        let secret = |magic: &str| Some(Secret::from_bytes(from_hex(line.strip_prefix(magic)?).ok()?));
+        let unlock = secret(KEY_FILE_MAGIC).map(Self::KeyFile);
+        unlock.or_else(|| secret(IDENTITY_MAGIC).map(Self::Identity)).ok_or_else(|| {
             Error::new(ErrorKind::WrongKey, "The key file does not hold a compline key")
                 .hint("`compline init --key-file FILE` makes one; a passphrase goes into --password-file")
         })
@@ -52,18 +86,70 @@ impl Unlock {
         Ok((Self::KeyFile(secret), text))
     }
 
+    /// A new identity: its text, for a file, and who wraps keys for it.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn new_identity() -> Result<(Zeroizing<String>, Recipient)> {
+        let secret = Secret::random().map_err(no_random)?;
+        let recipient = Recipient(crypto::public_key(&secret).map_err(no_random)?);
+        let text = format!("# {recipient}\n{IDENTITY_MAGIC}{}\n", to_hex(secret.as_bytes()));
+        Ok((Zeroizing::new(text), recipient))
+    }
+
+    /// The text of a key file or an identity file, for a sheet of paper; none of what has no file.
+    #[must_use]
+    pub fn to_text(&self) -> Option<Zeroizing<String>> {
+        let (magic, secret) = match self {
+            Self::KeyFile(secret) => (KEY_FILE_MAGIC, secret),
+            Self::Identity(secret) => (IDENTITY_MAGIC, secret),
+            Self::Passphrase(_) | Self::Recipient(_) => return None,
+        };
+        Some(Zeroizing::new(format!("{magic}{}", to_hex(secret.as_bytes()))))
+    }
+
     fn derivation(&self) -> u8 {
         match self {
             Self::Passphrase(_) => DERIVE_PASSPHRASE,
             Self::KeyFile(_) => DERIVE_KEY_FILE,
+            Self::Identity(_) | Self::Recipient(_) => DERIVE_RECIPIENT,
         }
     }
 
-    fn wrapping_key(&self, salt: &[u8; KEY_LEN], extra: &Extra) -> Result<Secret, crypto::CryptoError> {
+    /// The key that opens an object with this salt; none for a recipient, whose private key is elsewhere.
+    fn wrapping_key(&self, salt: &[u8; KEY_LEN], extra: &Extra) -> Result<Option<Secret>, crypto::CryptoError> {
         match self {
-            Self::Passphrase(text) => crypto::passphrase_key(text.as_bytes(), salt, extra.cost),
-            Self::KeyFile(secret) => Ok(crypto::key_file_key(secret, salt)),
+            Self::Passphrase(text) => crypto::passphrase_key(text.as_bytes(), salt, extra.cost).map(Some),
+            Self::KeyFile(secret) => Ok(Some(crypto::key_file_key(secret, salt))),
+            // The salt is the public key that was drawn for this object.
+            Self::Identity(secret) => {
+                let own = crypto::public_key(secret)?;
+                // A salt that is no public key is none that was drawn for us.
+                Ok(crypto::shared_key(RECIPIENT_CONTEXT, secret, salt, &own).ok())
+            }
+            Self::Recipient(_) => Ok(None),
         }
+    }
+
+    /// A new salt, and the key that it makes.
+    fn new_wrapping_key(&self, extra: &Extra) -> Result<([u8; KEY_LEN], Secret)> {
+        let failed = |cause| Error::new(ErrorKind::Environment, "The key can't be wrapped").cause(cause);
+        let recipient = match self {
+            Self::Recipient(Recipient(public)) => *public,
+            Self::Identity(secret) => crypto::public_key(secret).map_err(failed)?,
+            _ => {
+                let salt = crypto::random().map_err(no_random)?;
+                let key = self.wrapping_key(&salt, extra).map_err(|cause| {
+                    Error::new(ErrorKind::Environment, "The passphrase can't be turned into a key").cause(cause)
+                })?;
+                return Ok((salt, key.expect("passphrases and key files make one")));
+            }
+        };
+        let drawn = Secret::random().map_err(no_random)?;
+        let salt = crypto::public_key(&drawn).map_err(failed)?;
+        let key = crypto::shared_key(RECIPIENT_CONTEXT, &drawn, &salt, &recipient)
+            .map_err(|cause| Error::new(ErrorKind::Usage, "That recipient is no public key").cause(cause))?;
+        Ok((salt, key))
     }
 }
 
@@ -72,9 +158,9 @@ impl Unlock {
 pub struct Extra {
     /// The repository that the key is of; a key that strayed in from another one is passed over.
     pub repository: RepositoryId,
-    /// 1 passphrase, 2 key file; others are of later versions.
+    /// 1 passphrase, 2 key file, 3 recipient; others are of later versions.
     pub derivation: u8,
-    /// Cost of a passphrase; all zero for key files.
+    /// Cost of a passphrase; all zero for the others.
     pub cost: PassphraseCost,
 }
 
@@ -99,7 +185,7 @@ impl Extra {
         let cost = PassphraseCost { memory_kib: r.u32()?, passes: r.u32()?, lanes: r.u32()? };
         let is_bad = match derivation {
             DERIVE_PASSPHRASE => !cost.is_allowed(),
-            DERIVE_KEY_FILE => cost != PassphraseCost::NONE,
+            DERIVE_KEY_FILE | DERIVE_RECIPIENT => cost != PassphraseCost::NONE,
             _ => false,
         };
         if is_bad {
@@ -113,6 +199,7 @@ impl Extra {
         match self.derivation {
             DERIVE_PASSPHRASE => "passphrase",
             DERIVE_KEY_FILE => "key-file",
+            DERIVE_RECIPIENT => "recipient",
             _ => "of a newer compline",
         }
     }
@@ -132,7 +219,7 @@ struct Body {
 pub struct KeyInfo {
     /// Its name.
     pub id: KeyId,
-    /// `passphrase` or `key-file`.
+    /// `passphrase`, `key-file` or `recipient`.
     pub kind: &'static str,
     /// What the operator called it.
     pub label: Option<String>,
@@ -173,12 +260,12 @@ pub fn add(
     }
     let cost = match unlock {
         Unlock::Passphrase(_) => PassphraseCost::DEFAULT,
-        Unlock::KeyFile(_) => PassphraseCost::NONE,
+        _ => PassphraseCost::NONE,
     };
     let extra = Extra { repository, derivation: unlock.derivation(), cost };
-    let salt = crypto::random().map_err(no_random)?;
-    let object = seal(&extra, salt, unlock, master, label, now)?;
-    match open_object(&object, repository, unlock) {
+    let (salt, wrapping) = unlock.new_wrapping_key(&extra)?;
+    let object = seal_with(&extra, salt, &wrapping, master, label, now)?;
+    match open_with(&object, &wrapping) {
         Ok(Some((_, back))) if back.as_bytes() == master.as_bytes() => {}
         _ => {
             return Err(Error::new(ErrorKind::Bug, "The new key does not open again: it was not published")
@@ -205,10 +292,22 @@ pub fn seal(
     let wrapping = unlock.wrapping_key(&salt, extra).map_err(|cause| {
         Error::new(ErrorKind::Environment, "The passphrase can't be turned into a key").cause(cause)
     })?;
+    let wrapping = wrapping.ok_or_else(|| Error::new(ErrorKind::Bug, "A recipient has no key of its own here"))?;
+    seal_with(extra, salt, &wrapping, master, label, created_at)
+}
+
+fn seal_with(
+    extra: &Extra,
+    salt: [u8; KEY_LEN],
+    wrapping: &Secret,
+    master: &Secret,
+    label: &str,
+    created_at: Timestamp,
+) -> Result<Vec<u8>> {
     let master = Some(Zeroizing::new(to_hex(master.as_bytes())));
     let body = Body { master, label: label.to_owned(), created_at };
     let json = Zeroizing::new(serde_json::to_vec(&body).expect("plain fields always serialize"));
-    envelope::seal_record_salted(ObjectType::Key, salt, &wrapping, &extra.encode(), &json)
+    envelope::seal_record_salted(ObjectType::Key, salt, wrapping, &extra.encode(), &json)
 }
 
 fn id_of(object: &[u8]) -> KeyId {
@@ -293,7 +392,12 @@ fn open_object(object: &[u8], repository: RepositoryId, unlock: &Unlock) -> Resu
         return Ok(None);
     }
     let wrapping = unlock.wrapping_key(&header.salt, &extra).map_err(|cause| damaged().cause(cause))?;
-    let Ok(json) = envelope::open_record(ObjectType::Key, &wrapping, object).map(Zeroizing::new) else {
+    wrapping.map_or(Ok(None), |wrapping| open_with(object, &wrapping))
+}
+
+fn open_with(object: &[u8], wrapping: &Secret) -> Result<Option<(Body, Secret)>> {
+    let damaged = || Error::damaged("What it holds is no master key");
+    let Ok(json) = envelope::open_record(ObjectType::Key, wrapping, object).map(Zeroizing::new) else {
         return Ok(None);
     };
     let body: Body = serde_json::from_slice(&json).map_err(|cause| damaged().cause(cause))?;
@@ -401,7 +505,7 @@ mod tests {
     #[test]
     fn a_key_of_a_later_kind_does_not_hide_the_others() {
         let storage = MemoryStorage::new();
-        let extra = Extra { repository: repository(1), derivation: 3, cost: PassphraseCost::NONE };
+        let extra = Extra { repository: repository(1), derivation: 9, cost: PassphraseCost::NONE };
         let later = seal(&extra, [5; 32], &file_key(9), &Secret::from_bytes([1; 32]), "", NOW).unwrap();
         storage.put_new(&ObjectKey::Key(id_of(&later)), &later).unwrap();
         add_to(&storage, 1, 42);

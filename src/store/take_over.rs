@@ -43,6 +43,9 @@ pub struct TakeOver<'t> {
     depths: HashMap<ChunkId, u8>,
 }
 
+/// A frame that is taken as it is, and all its chunks.
+type Whole<'f> = (&'f Family, Vec<(ChunkId, u64)>);
+
 /// Chunks that lie in one frame.
 struct Family {
     place: FramePlace,
@@ -172,10 +175,7 @@ impl<'t> TakeOver<'t> {
 
     /// Reads frames, neighbours in one request and on all cores, and unseals them. None for those that can't be had: a prune
     /// may have put their chunks elsewhere.
-    fn frames<'f>(
-        &self,
-        whole: &[(&'f Family, Vec<(ChunkId, u64)>)],
-    ) -> Result<Vec<(&'f Family, Option<PackedFrame>)>> {
+    fn frames<'f>(&self, whole: &[Whole<'f>]) -> Result<Vec<(&'f Family, Option<PackedFrame>)>> {
         let spans: Vec<(u64, u64)> =
             whole.iter().map(|(family, _)| (family.place.offset, family.place.sealed_len)).collect();
         let mut reads = Vec::new();
@@ -186,7 +186,7 @@ impl<'t> TakeOver<'t> {
                 at += count;
             }
         }
-        let read = |(range, frames): (std::ops::Range<u64>, &[(&'f Family, Vec<(ChunkId, u64)>)])| {
+        let read = |(range, frames): (std::ops::Range<u64>, &[Whole<'f>])| {
             self.context.go_on()?;
             let start = range.start;
             let bytes = frames.first().map(|(family, _)| self.reader.frames.fetch(family.place.pack, range));
@@ -195,7 +195,7 @@ impl<'t> TakeOver<'t> {
                 Some(Err(error)) if !error.is_of_one_object() => return Err(error),
                 _ => Vec::new(),
             };
-            let one = |(family, chunks): &(&'f Family, Vec<(ChunkId, u64)>)| {
+            let one = |(family, chunks): &Whole<'f>| {
                 let at = usize::try_from(family.place.offset - start).unwrap_or(usize::MAX);
                 let len = usize::try_from(family.place.sealed_len).unwrap_or(usize::MAX);
                 let sealed = bytes.get(at..at.saturating_add(len));

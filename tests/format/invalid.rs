@@ -80,6 +80,7 @@ fn keys(m: &mut Maker) {
     m.change("key-extra-cost-no-passes", "key-extra-passphrase", 21, 4, &[0; 4]);
     m.change("key-extra-cost-lanes", "key-extra-passphrase", 25, 4, &65u32.to_le_bytes());
     m.change("key-extra-file-with-cost", "key-extra-file", 25, 1, &[1]);
+    m.change("key-extra-recipient-with-cost", "key-extra-recipient", 25, 1, &[1]);
     m.extend("key-extra-trailing", "key-extra-file");
 }
 

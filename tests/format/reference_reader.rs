@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::agreement;
 use serde_json::Value;
 
 use super::{reference_delta, reference_parity};
@@ -21,6 +22,8 @@ pub type Result<T> = std::result::Result<T, String>;
 
 pub enum Key<'a> {
     Passphrase(&'a str),
+    /// The text of an identity file.
+    Identity(&'a str),
     /// The text of a key file.
     File(&'a str),
 }
@@ -223,6 +226,16 @@ fn unwrap_master(object: &[u8], repository: &[u8], key: &Key<'_>) -> Result<Id> 
             let digits = text.trim().strip_prefix("compline-key-1:").ok_or("no key file")?;
             let derived = blake3::derive_key("compline v1 key file", &hex(digits)?);
             *blake3::keyed_hash(&derived, salt).as_bytes()
+        }
+        (Key::Identity(text), 3) => {
+            let line = text.lines().find(|line| !line.starts_with('#')).unwrap_or_default();
+            let digits = line.trim().strip_prefix("compline-identity-1:").ok_or("no identity file")?;
+            let private = agreement::PrivateKey::from_private_key(&agreement::X25519, &hex(digits)?).unwrap();
+            let own = private.compute_public_key().unwrap();
+            let drawn = agreement::UnparsedPublicKey::new(&agreement::X25519, salt);
+            agreement::agree(&private, drawn, "no public key".to_owned(), |shared| {
+                Ok(blake3::derive_key("compline v1 recipient", &[shared, salt, own.as_ref()].concat()))
+            })?
         }
         _ => return Err("a key of another sort".to_owned()),
     };

@@ -202,6 +202,11 @@ fn a_reader_written_from_the_specification_restores_what_compline_wrote() {
     let deepest = found.frames().map(|frame| frame.depth).max();
     let delta_count = found.frames().filter(|frame| frame.kind == 2).count();
     assert!(delta_count >= 20 && deepest >= Some(3), "{delta_count} deltas, {deepest:?} deep");
+    // Somebody who was only named opens it too.
+    let (identity, recipient) = Unlock::new_identity().unwrap();
+    repository.add_key(&Unlock::Recipient(recipient), "somebody", Timestamp::UNIX_EPOCH).unwrap();
+    let found = reference_reader::Repository::open(&location, &Key::Identity(&identity)).unwrap();
+    assert_restores(&found, &nights);
     // It needs no index: its map comes from the footers.
     fs::remove_dir_all(location.join("index")).unwrap();
     let found = reference_reader::Repository::open(&location, &Key::File(&text)).unwrap();

@@ -27,6 +27,9 @@ pub const REPOSITORY: RepositoryId = RepositoryId::from_bytes(*b"repository no. 
 pub const SALT: [u8; 32] = *b"a salt that no one should repeat";
 pub const KEY_FILE: &str = "compline-key-1:6b65792066696c65206f662074686520766563746f7273206f66207468652073";
 
+/// An identity file: the private key of Bob in RFC 7748.
+pub const IDENTITY: &str = "compline-identity-1:5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb";
+
 /// The master key of all vectors: the bytes 0 to 31.
 pub fn master() -> Secret {
     Secret::from_bytes(std::array::from_fn(|n| u8::try_from(n).unwrap()))
@@ -149,7 +152,11 @@ pub const CONFIG: &str = r#"{"created_at":"2026-09-21T12:00:00Z","pack_len":1677
 pub const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
 
 pub fn key_object(given: &Value) -> Vec<u8> {
-    let (derivation, cost) = if given["passphrase"].is_null() { (2, PassphraseCost::NONE) } else { (1, CHEAP) };
+    let (derivation, cost) = match given["key_file"].as_str() {
+        Some(IDENTITY) => (3, PassphraseCost::NONE),
+        Some(_) => (2, PassphraseCost::NONE),
+        None => (1, CHEAP),
+    };
     let extra = Extra { repository: REPOSITORY, derivation, cost };
     let created_at = "2026-09-21T12:00:00Z".parse().unwrap();
     keyring::seal(&extra, SALT, &shapes::unlock(given), &master(), "office", created_at).unwrap()
@@ -336,6 +343,7 @@ fn records() -> Vec<Vector> {
     let given = |object: &str| with_master(&json!({ "object": object }));
     let segment = index_segment::encode(&[pack_entry()]);
     let by_file = key_given(&json!({ "key_file": KEY_FILE }));
+    let by_identity = key_given(&json!({ "key_file": IDENTITY }));
     let by_passphrase = key_given(&json!({ "passphrase": "correct horse battery staple \u{e9}" }));
     vec![
         vector("record-config", given("config"), config_object(0, CONFIG)),
@@ -347,6 +355,7 @@ fn records() -> Vec<Vector> {
         ),
         vector("record-segment", given("segment"), sealed(ObjectType::Segment, b"", &segment)),
         vector("record-key-file", by_file.clone(), key_object(&by_file)),
+        vector("record-key-recipient", by_identity.clone(), key_object(&by_identity)),
         vector("record-key-passphrase", by_passphrase.clone(), key_object(&by_passphrase)),
     ]
 }
@@ -360,6 +369,7 @@ fn plain_records() -> Vec<Vector> {
     let head = ConfigHead { repository: REPOSITORY, features: 0x8000_0000_0000_0001 };
     let passphrase = Extra { repository: REPOSITORY, derivation: 1, cost: PassphraseCost::DEFAULT };
     let file = Extra { derivation: 2, cost: PassphraseCost::NONE, ..passphrase };
+    let recipient = Extra { derivation: 3, cost: PassphraseCost::NONE, ..passphrase };
     let later = Extra { derivation: 200, cost: PassphraseCost { memory_kib: 1, passes: 2, lanes: 3 }, ..passphrase };
     let tree_pack =
         PackEntry { role: Role::Tree, frames: vec![frame(44, 2016, FrameKind::Raw, &[(1, 2000)])], ..pack_entry() };
@@ -375,6 +385,7 @@ fn plain_records() -> Vec<Vector> {
         vector("config-head", none(), head.encode()),
         vector("key-extra-passphrase", none(), passphrase.encode()),
         vector("key-extra-file", none(), file.encode()),
+        vector("key-extra-recipient", none(), recipient.encode()),
         vector("key-extra-later", none(), later.encode()),
         vector("trailer", json!({ "pack_len": 100_000 }), pack::encode_trailer(1000)),
         vector("trailer-parity", json!({ "pack_len": 100_000 }), trailer_with_parity),

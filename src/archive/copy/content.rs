@@ -278,13 +278,13 @@ struct Older<'t> {
 }
 
 enum From<'t> {
-    Root(Option<Entry>),
+    Root(Option<Box<Entry>>),
     Child(Rc<Older<'t>>, Vec<u8>),
 }
 
 impl<'t> Older<'t> {
     fn root(chunks: &'t dyn ChunkSource, entry: Option<Entry>) -> Self {
-        Self { chunks, from: From::Root(entry), content: OnceCell::new(), tree: OnceCell::new() }
+        Self { chunks, from: From::Root(entry.map(Box::new)), content: OnceCell::new(), tree: OnceCell::new() }
     }
 
     fn child(above: Rc<Self>, name: &[u8]) -> Self {
