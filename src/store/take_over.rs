@@ -189,7 +189,7 @@ impl<'t> TakeOver<'t> {
         let read = |(range, frames): (std::ops::Range<u64>, &[Whole<'f>])| {
             self.context.go_on()?;
             let start = range.start;
-            let bytes = frames.first().map(|(family, _)| self.reader.frames.fetch(family.place.pack, range));
+            let bytes = frames.first().map(|(family, _)| self.reader.frames.fetch(&family.place, range));
             let bytes = match bytes {
                 Some(Ok(bytes)) => bytes,
                 Some(Err(error)) if !error.is_of_one_object() => return Err(error),
