@@ -25,7 +25,7 @@ use crate::archive::snapshots::{self as finding, Published, Selector};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::{Context, Ledger};
 use crate::storage::{Location, StorageErrorKind};
-use crate::store::{Repository, Unlock};
+use crate::store::{Repository, Unlock, rights};
 
 /// What every verb gets from the command line.
 #[derive(Clone, Copy)]
@@ -49,11 +49,20 @@ pub struct Target {
 }
 
 impl Target {
-    /// Opens the repository.
+    /// Opens the repository with a key that can read.
     ///
     /// # Errors
     /// `NoRepository`, `WrongKey`, and what storage and cache say.
     pub fn open(&self) -> Result<Repository> {
+        let repository = self.open_to_write()?;
+        if repository.can_read() { Ok(repository) } else { Err(rights::cannot_read()) }
+    }
+
+    /// Opens the repository with a key that can at least write.
+    ///
+    /// # Errors
+    /// As [`Target::open`].
+    pub fn open_to_write(&self) -> Result<Repository> {
         let storage = self.location.open().map_err(|error| match error.kind() {
             StorageErrorKind::NotFound => no_repository(&self.location.to_string()),
             _ => error.into(),

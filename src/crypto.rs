@@ -93,6 +93,10 @@ pub enum Purpose {
     Index,
     /// Config body and snapshots.
     Record,
+    /// Sessions and retired lists.
+    Session,
+    /// The private key to which hosts seal that can't read.
+    Deposit,
     /// Secrets that components ask for.
     Component,
 }
@@ -108,6 +112,8 @@ impl Purpose {
             Self::Tree => "compline v1 tree frames",
             Self::Index => "compline v1 index",
             Self::Record => "compline v1 records",
+            Self::Session => "compline v1 sessions",
+            Self::Deposit => "compline v1 deposits",
             Self::Component => "compline v1 component secrets",
         }
     }

@@ -203,7 +203,12 @@ fn is_whole(
 ) -> Result<bool> {
     loop {
         let known = session.known();
-        if reach::is_whole(repository, snapshot, known, context)? {
+        let is_there = if repository.can_read() {
+            reach::is_whole(repository, snapshot, known, context)?
+        } else {
+            repository.relies_on_nothing_lost(known)?
+        };
+        if is_there {
             return Ok(true);
         }
         session.settle(context)?;

@@ -561,7 +561,13 @@ pub(super) struct Serve {
 #[derive(Debug, Subcommand)]
 pub(super) enum Key {
     /// Add a passphrase, a key file or a recipient
-    Add(NewKey),
+    Add {
+        #[command(flatten)]
+        key: NewKey,
+        /// For a host that is to back up and not to read: no ls, no restore, no deltas
+        #[arg(long)]
+        write_only: bool,
+    },
     /// Make an identity file, for whoever is to be a recipient; what it prints is public
     Generate {
         /// The file to make, readable by its owner alone; it opens repositories as --key-file

@@ -323,12 +323,13 @@ impl Session<'_> {
             Key::Generate { .. } => {}
             Key::RecoverySheet => self.out.recovery_sheet(&commands::keys::recovery_sheet(self.app, &target)?)?,
             Key::List => self.out.keys(&commands::keys::list(&target)?)?,
-            Key::Add(options) => {
+            Key::Add { key: options, write_only } => {
                 let unlock = unlock::new_key(&options, self.app.variable)?;
                 // A key file that opens nothing would be in the way of the next attempt.
-                let id = commands::keys::add(self.app, &target, &unlock, &options.label).inspect_err(|_| {
-                    let _left_behind_at_worst = options.key_file_to_make.as_ref().map(std::fs::remove_file);
-                })?;
+                let id =
+                    commands::keys::add(self.app, &target, &unlock, &options.label, write_only).inspect_err(|_| {
+                        let _left_behind_at_worst = options.key_file_to_make.as_ref().map(std::fs::remove_file);
+                    })?;
                 self.out.key("Added", id)?;
             }
             Key::Remove { id } => self.out.key("Removed", commands::keys::remove(&target, &id)?)?,

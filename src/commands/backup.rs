@@ -262,8 +262,13 @@ pub fn run(app: App<'_>, target: &Target, work: Work<'_>, labels: &Labels, rehea
     };
     let jobs = jobs(work)?;
     let left_out = jobs.iter().any(|job| job.skipped.is_some());
-    let repository = target.open()?;
-    let snapshots = finding::all(&repository, &app.context)?;
+    let repository = target.open_to_write()?;
+    let snapshots = if repository.can_read() {
+        finding::all(&repository, &app.context)?
+    } else {
+        app.context.observer.detail("The key in use can't read: nothing is compared with earlier snapshots");
+        Vec::new()
+    };
     let scratch = scratch(target.cache.as_deref())?;
     let mut archive = ArchiveWriter::new(&repository, rehearsal, target.own_places(), app.context)?;
     let run = Run {

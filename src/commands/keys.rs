@@ -17,12 +17,13 @@ pub fn list(target: &Target) -> Result<Vec<KeyInfo>> {
     target.open()?.list_keys()
 }
 
-/// Adds a key.
+/// Adds a key, that can read or, if it is `write_only`, back up and nothing else.
 ///
 /// # Errors
 /// From the repository, or when the passphrase is empty.
-pub fn add(app: App<'_>, target: &Target, unlock: &Unlock, label: &str) -> Result<KeyId> {
-    target.open()?.add_key(unlock, label, app.context.clock.now())
+pub fn add(app: App<'_>, target: &Target, unlock: &Unlock, label: &str, write_only: bool) -> Result<KeyId> {
+    let (repository, now) = (target.open()?, app.context.clock.now());
+    if write_only { repository.add_write_only_key(unlock, label, now) } else { repository.add_key(unlock, label, now) }
 }
 
 /// Removes the key whose name begins with `prefix`.

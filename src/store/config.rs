@@ -111,7 +111,14 @@ impl Config {
         let json = envelope::open_record(ObjectType::Config, &master.subkey(Purpose::Record), object)
             .map_err(|cause| damaged().cause(cause))?;
         let config: Self = serde_json::from_slice(&json).map_err(|cause| damaged().cause(cause))?;
+        config.checked().ok_or_else(damaged)
+    }
+
+    /// The same, if its lengths are in bounds.
+    #[must_use]
+    pub fn checked(self) -> Option<Self> {
+        let config = self;
         let fits = (1 << 16..=1 << 30).contains(&config.pack_len) && (1 << 10..=8 << 20).contains(&config.frame_len);
-        if fits && config.parity.is_for_packs() { Ok(config) } else { Err(damaged()) }
+        (fits && config.parity.is_for_packs()).then_some(config)
     }
 }

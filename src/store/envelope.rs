@@ -4,7 +4,7 @@
 //! 0   8  magic "COMPLINE"
 //! 8   1  object type
 //! 9   1  format version, 1
-//! 10  1  key slot: 0 = key derived from the subkey and the salt
+//! 10  1  key slot: 0 = key derived from the subkey and the salt, 1 = sealed to the public key of the repository
 //! 11  1  detail: compression of records (0 none, 1 zstd), role of packs (1 content, 2 tree)
 //! 12 32  salt, random
 //! 44     plain extra part of fixed length (config and keys only), then the sealed body
@@ -30,6 +30,9 @@ pub const HEADER_LEN: usize = 44;
 pub const RECORD_LEN_MAX: usize = 256 << 20;
 
 const KEY_SLOT_DERIVED: u8 = 0;
+const KEY_SLOT_DEPOSIT: u8 = 1;
+const KEY_SLOT_OFFSET: usize = 10;
+const SALT_OFFSET: usize = 12;
 const COMPRESSION_NONE: u8 = 0;
 const COMPRESSION_ZSTD: u8 = 1;
 
@@ -69,6 +72,11 @@ impl ObjectType {
         matches!(self, Self::Config | Self::Key | Self::Snapshot)
     }
 
+    /// Whether it may be sealed to the public key of the repository.
+    fn may_be_deposit(self) -> bool {
+        matches!(self, Self::Pack | Self::Snapshot)
+    }
+
     /// Whether its body may be compressed. Key bodies are not: the length would tell something of the master key.
     fn is_compressible(self) -> bool {
         matches!(self, Self::Segment | Self::Snapshot | Self::Session | Self::Retired)
@@ -88,8 +96,18 @@ impl Header {
     /// The 44 bytes.
     #[must_use]
     pub fn encode(&self, object: ObjectType) -> Vec<u8> {
+        self.encode_in(KEY_SLOT_DERIVED, object)
+    }
+
+    /// The same of an object that is sealed to the public key of the repository.
+    #[must_use]
+    pub fn encode_deposit(&self, object: ObjectType) -> Vec<u8> {
+        self.encode_in(KEY_SLOT_DEPOSIT, object)
+    }
+
+    fn encode_in(&self, slot: u8, object: ObjectType) -> Vec<u8> {
         let mut w = Writer::new();
-        w.bytes(MAGIC).u8(object as u8).u8(FORMAT_VERSION).u8(KEY_SLOT_DERIVED).u8(self.detail).bytes(&self.salt);
+        w.bytes(MAGIC).u8(object as u8).u8(FORMAT_VERSION).u8(slot).u8(self.detail).bytes(&self.salt);
         w.into_bytes()
     }
 
@@ -107,11 +125,25 @@ impl Header {
         if r.u8()? != FORMAT_VERSION {
             return Err(r.error("unknown format version"));
         }
-        if r.u8()? != KEY_SLOT_DERIVED {
-            return Err(r.error("unknown key slot"));
+        match r.u8()? {
+            KEY_SLOT_DERIVED => {}
+            KEY_SLOT_DEPOSIT if object.may_be_deposit() => {}
+            _ => return Err(r.error("unknown key slot")),
         }
         Ok(Self { detail: r.u8()?, salt: r.array()? })
     }
+}
+
+/// Whether the object with this header was sealed to the public key of the repository.
+#[must_use]
+pub fn is_deposit(header: &[u8]) -> bool {
+    header.get(KEY_SLOT_OFFSET) == Some(&KEY_SLOT_DEPOSIT)
+}
+
+/// The salt in a header.
+#[must_use]
+pub fn salt_of(header: &[u8]) -> Option<[u8; KEY_LEN]> {
+    header.get(SALT_OFFSET..HEADER_LEN)?.try_into().ok()
 }
 
 /// Seals `plain` as a whole object with `extra` readable in front.
@@ -133,13 +165,33 @@ pub fn seal_record_salted(
     extra: &[u8],
     plain: &[u8],
 ) -> Result<Vec<u8>> {
+    seal_in(KEY_SLOT_DERIVED, object_type, salt, subkey, extra, plain)
+}
+
+/// The same to the public key of the repository: the salt is the public half of a key that was drawn for it, and `key` what
+/// that one shares with the repository's.
+///
+/// # Errors
+/// When `plain` is longer than the format allows.
+pub fn seal_deposit(object_type: ObjectType, salt: [u8; KEY_LEN], key: &Secret, plain: &[u8]) -> Result<Vec<u8>> {
+    seal_in(KEY_SLOT_DEPOSIT, object_type, salt, key, &[], plain)
+}
+
+fn seal_in(
+    slot: u8,
+    object_type: ObjectType,
+    salt: [u8; KEY_LEN],
+    subkey: &Secret,
+    extra: &[u8],
+    plain: &[u8],
+) -> Result<Vec<u8>> {
     debug_assert_eq!(extra.len(), object_type.extra_len());
     let plain_len = u32::try_from(plain.len()).ok().filter(|len| *len as usize <= RECORD_LEN_MAX);
     let plain_len =
         plain_len.ok_or_else(|| Error::new(ErrorKind::Bug, "A record grew longer than the format allows"))?;
     let packed = if object_type.is_compressible() { compress::compress(plain) } else { None };
     let detail = if packed.is_some() { COMPRESSION_ZSTD } else { COMPRESSION_NONE };
-    let mut object = Header { detail, salt }.encode(object_type);
+    let mut object = Header { detail, salt }.encode_in(slot, object_type);
     let key = subkey.object_key(&object);
     object.extend_from_slice(extra);
     let mut body = Writer::new();

@@ -9,6 +9,7 @@ use super::index::{ChunkPlace, FramePlace};
 use super::pack::{BASE_LEN_MAX, FrameKind, Lineage, Role};
 use super::pack_reader::{self, FrameOpener, PackError};
 use super::repository::Repository;
+use super::rights;
 use crate::compress;
 use crate::delta::{Rope, Run};
 use crate::error::{Error, ErrorKind, Result};
@@ -165,8 +166,10 @@ impl<'c> FrameSource<'c> {
     }
 
     fn new_opener(&self, pack: PackId, header: &[u8]) -> Result<Arc<FrameOpener>> {
-        let opener = FrameOpener::new(header, &self.repository.inner.keys)
-            .map_err(|cause| Error::stored(format!("The header of pack {pack}"), cause.is_newer()).cause(cause))?;
+        let opener = FrameOpener::new(header, &self.repository.inner.keys).map_err(|cause| match cause {
+            PackError::NoKey => rights::cannot_read(),
+            cause => Error::stored(format!("The header of pack {pack}"), cause.is_newer()).cause(cause),
+        })?;
         let opener = Arc::new(opener);
         let mut openers = lock(&self.openers);
         if openers.len() >= OPENER_COUNT_MAX {

@@ -274,7 +274,7 @@ pub fn heal_object(
     let mut verdict = examine(key, &bytes);
     if *key == ObjectKey::Config {
         let right = if let Verdict::Healed(healed) = &verdict { &healed.bytes } else { &bytes };
-        if Config::open(right, repository.master()).is_err() {
+        if Config::open(right, repository.master()?).is_err() {
             verdict = Verdict::Lost(HealError::NotIt);
         }
     }

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::envelope::{self, Header, ObjectType, no_random};
 use super::heal::{self, Verdict};
+use super::rights::{self, Rights, WriteBody, WriteKeys};
 use crate::codec::{Decoded, Reader, Writer};
 use crate::crypto::{self, KEY_LEN, PassphraseCost, Secret};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,6 +20,8 @@ pub const EXTRA_LEN: usize = RepositoryId::LEN + 1 + 3 * 4;
 const DERIVE_PASSPHRASE: u8 = 1;
 const DERIVE_KEY_FILE: u8 = 2;
 const DERIVE_RECIPIENT: u8 = 3;
+/// Added to one of these: what it opens is enough to back up, and no more.
+const DERIVE_WRITE_ONLY: u8 = 16;
 const KEY_FILE_MAGIC: &str = "compline-key-1:";
 const IDENTITY_MAGIC: &str = "compline-identity-1:";
 const RECIPIENT_MAGIC: &str = "compline-recipient-1:";
@@ -183,7 +186,7 @@ impl Extra {
         let repository = RepositoryId::from_bytes(r.array()?);
         let derivation = r.u8()?;
         let cost = PassphraseCost { memory_kib: r.u32()?, passes: r.u32()?, lanes: r.u32()? };
-        let is_bad = match derivation {
+        let is_bad = match derivation & !DERIVE_WRITE_ONLY {
             DERIVE_PASSPHRASE => !cost.is_allowed(),
             DERIVE_KEY_FILE | DERIVE_RECIPIENT => cost != PassphraseCost::NONE,
             _ => false,
@@ -195,11 +198,21 @@ impl Extra {
         Ok(Self { repository, derivation, cost })
     }
 
+    fn is_write_only(&self) -> bool {
+        self.derivation & DERIVE_WRITE_ONLY != 0
+    }
+
     fn kind_name(&self) -> &'static str {
+        const WRITE_PASSPHRASE: u8 = DERIVE_PASSPHRASE | DERIVE_WRITE_ONLY;
+        const WRITE_KEY_FILE: u8 = DERIVE_KEY_FILE | DERIVE_WRITE_ONLY;
+        const WRITE_RECIPIENT: u8 = DERIVE_RECIPIENT | DERIVE_WRITE_ONLY;
         match self.derivation {
             DERIVE_PASSPHRASE => "passphrase",
             DERIVE_KEY_FILE => "key-file",
             DERIVE_RECIPIENT => "recipient",
+            WRITE_PASSPHRASE => "passphrase, write-only",
+            WRITE_KEY_FILE => "key-file, write-only",
+            WRITE_RECIPIENT => "recipient, write-only",
             _ => "of a newer compline",
         }
     }
@@ -207,9 +220,12 @@ impl Extra {
 
 #[derive(Serialize, Deserialize)]
 struct Body {
-    /// Absent in keys that open less than everything; later versions may have some.
-    #[serde(default)]
+    /// Absent in keys that open less than everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     master: Option<Zeroizing<String>>,
+    /// What a write-only key opens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    write: Option<WriteBody>,
     label: String,
     created_at: Timestamp,
 }
@@ -229,7 +245,17 @@ pub struct KeyInfo {
     pub current: bool,
 }
 
-/// A key that opened.
+/// A key that opened, with everything or less.
+pub struct OpenedAny {
+    /// What it opens.
+    pub rights: Rights,
+    /// Which key object it was.
+    pub info: KeyInfo,
+    /// Whether it had to be healed.
+    pub verdict: Verdict,
+}
+
+/// A key that opened everything.
 pub struct Opened {
     /// The master key.
     pub master: Secret,
@@ -255,25 +281,65 @@ pub fn add(
     label: &str,
     now: Timestamp,
 ) -> Result<KeyId> {
+    refuse_empty(unlock)?;
+    let extra = Extra { repository, derivation: unlock.derivation(), cost: cost_of(unlock) };
+    let (salt, wrapping) = unlock.new_wrapping_key(&extra)?;
+    let object = seal_with(&extra, salt, &wrapping, &body_of(master, label, now))?;
+    let is_same = |rights: &Rights| matches!(rights, Rights::All(back) if back.as_bytes() == master.as_bytes());
+    publish(storage, &object, &wrapping, is_same)
+}
+
+/// The same for a host that is to back up and not to read.
+///
+/// # Errors
+/// As [`add`].
+pub fn add_write_only(
+    storage: &dyn Storage,
+    repository: RepositoryId,
+    keys: &WriteKeys,
+    unlock: &Unlock,
+    label: &str,
+    now: Timestamp,
+) -> Result<KeyId> {
+    refuse_empty(unlock)?;
+    let derivation = unlock.derivation() | DERIVE_WRITE_ONLY;
+    let extra = Extra { repository, derivation, cost: cost_of(unlock) };
+    let (salt, wrapping) = unlock.new_wrapping_key(&extra)?;
+    let body = Body { master: None, write: Some(keys.to_body()), label: label.to_owned(), created_at: now };
+    let object = seal_with(&extra, salt, &wrapping, &body)?;
+    let is_same = |rights: &Rights| matches!(rights, Rights::Write(back) if back.public == keys.public);
+    publish(storage, &object, &wrapping, is_same)
+}
+
+fn refuse_empty(unlock: &Unlock) -> Result<()> {
     if matches!(unlock, Unlock::Passphrase(text) if text.is_empty()) {
         return Err(Error::new(ErrorKind::Usage, "The passphrase is empty").hint("Choose one of several words"));
     }
-    let cost = match unlock {
+    Ok(())
+}
+
+fn cost_of(unlock: &Unlock) -> PassphraseCost {
+    match unlock {
         Unlock::Passphrase(_) => PassphraseCost::DEFAULT,
         _ => PassphraseCost::NONE,
-    };
-    let extra = Extra { repository, derivation: unlock.derivation(), cost };
-    let (salt, wrapping) = unlock.new_wrapping_key(&extra)?;
-    let object = seal_with(&extra, salt, &wrapping, master, label, now)?;
-    match open_with(&object, &wrapping) {
-        Ok(Some((_, back))) if back.as_bytes() == master.as_bytes() => {}
+    }
+}
+
+fn publish(
+    storage: &dyn Storage,
+    object: &[u8],
+    wrapping: &Secret,
+    is_same: impl Fn(&Rights) -> bool,
+) -> Result<KeyId> {
+    match open_with(object, wrapping) {
+        Ok(Some((_, back))) if is_same(&back) => {}
         _ => {
             return Err(Error::new(ErrorKind::Bug, "The new key does not open again: it was not published")
                 .hint("Try again; if it happens again, test the memory of this machine"));
         }
     }
-    let id = id_of(&object);
-    storage.put_new(&ObjectKey::Key(id), &object)?;
+    let id = id_of(object);
+    storage.put_new(&ObjectKey::Key(id), object)?;
     Ok(id)
 }
 
@@ -293,20 +359,16 @@ pub fn seal(
         Error::new(ErrorKind::Environment, "The passphrase can't be turned into a key").cause(cause)
     })?;
     let wrapping = wrapping.ok_or_else(|| Error::new(ErrorKind::Bug, "A recipient has no key of its own here"))?;
-    seal_with(extra, salt, &wrapping, master, label, created_at)
+    seal_with(extra, salt, &wrapping, &body_of(master, label, created_at))
 }
 
-fn seal_with(
-    extra: &Extra,
-    salt: [u8; KEY_LEN],
-    wrapping: &Secret,
-    master: &Secret,
-    label: &str,
-    created_at: Timestamp,
-) -> Result<Vec<u8>> {
+fn body_of(master: &Secret, label: &str, created_at: Timestamp) -> Body {
     let master = Some(Zeroizing::new(to_hex(master.as_bytes())));
-    let body = Body { master, label: label.to_owned(), created_at };
-    let json = Zeroizing::new(serde_json::to_vec(&body).expect("plain fields always serialize"));
+    Body { master, write: None, label: label.to_owned(), created_at }
+}
+
+fn seal_with(extra: &Extra, salt: [u8; KEY_LEN], wrapping: &Secret, body: &Body) -> Result<Vec<u8>> {
+    let json = Zeroizing::new(serde_json::to_vec(body).expect("plain fields always serialize"));
     envelope::seal_record_salted(ObjectType::Key, salt, wrapping, &extra.encode(), &json)
 }
 
@@ -315,11 +377,23 @@ fn id_of(object: &[u8]) -> KeyId {
     KeyId::from_bytes(id)
 }
 
+/// Finds the key object of `repository` that `unlock` opens, which must open everything.
+///
+/// # Errors
+/// As [`open_any`], and `WrongKey` if it opens less.
+pub fn open(storage: &dyn Storage, repository: RepositoryId, unlock: &Unlock) -> Result<Opened> {
+    let OpenedAny { rights, info, verdict } = open_any(storage, repository, unlock)?;
+    match rights {
+        Rights::All(master) => Ok(Opened { master, info, verdict }),
+        Rights::Write(_) => Err(rights::cannot_read()),
+    }
+}
+
 /// Finds the key object of `repository` that `unlock` opens.
 ///
 /// # Errors
 /// `WrongKey` if none does, the storage's failure if one that might could not be read.
-pub fn open(storage: &dyn Storage, repository: RepositoryId, unlock: &Unlock) -> Result<Opened> {
+pub fn open_any(storage: &dyn Storage, repository: RepositoryId, unlock: &Unlock) -> Result<OpenedAny> {
     let (mut bad, mut unread) = (Vec::new(), None);
     let ids = ids(storage)?;
     for id in &ids {
@@ -371,42 +445,46 @@ fn read_extra(object: &[u8]) -> Decoded<Extra> {
     envelope::record_extra(ObjectType::Key, object).and_then(Extra::decode)
 }
 
-fn try_open(storage: &dyn Storage, id: KeyId, repository: RepositoryId, unlock: &Unlock) -> Result<Option<Opened>> {
+fn try_open(storage: &dyn Storage, id: KeyId, repository: RepositoryId, unlock: &Unlock) -> Result<Option<OpenedAny>> {
     let (object, verdict) = read(storage, id)?;
     let extra = read_extra(&object).map_err(|cause| stored(&id, cause.is_newer()).cause(cause))?;
     let opened = open_object(&object, repository, unlock).map_err(|error| error.context(format!("Key {id}")))?;
-    Ok(opened.map(|(body, master)| {
+    Ok(opened.map(|(body, rights)| {
         let kind = extra.kind_name();
         let info = KeyInfo { id, kind, label: Some(body.label), created_at: Some(body.created_at), current: true };
-        Opened { master, info, verdict }
+        OpenedAny { rights, info, verdict }
     }))
 }
 
-/// Body and master key, if the object is of this repository and opens with `unlock`.
-fn open_object(object: &[u8], repository: RepositoryId, unlock: &Unlock) -> Result<Option<(Body, Secret)>> {
+/// Body and what it opens, if the object is of this repository and opens with `unlock`.
+fn open_object(object: &[u8], repository: RepositoryId, unlock: &Unlock) -> Result<Option<(Body, Rights)>> {
     let damaged = || Error::damaged("What it holds is no master key");
     let mut r = Reader::new(object);
     let header = Header::decode(ObjectType::Key, &mut r).map_err(|cause| damaged().cause(cause))?;
     let extra = read_extra(object).map_err(|cause| damaged().cause(cause))?;
-    if extra.repository != repository || extra.derivation != unlock.derivation() {
+    if extra.repository != repository || extra.derivation & !DERIVE_WRITE_ONLY != unlock.derivation() {
         return Ok(None);
     }
     let wrapping = unlock.wrapping_key(&header.salt, &extra).map_err(|cause| damaged().cause(cause))?;
     wrapping.map_or(Ok(None), |wrapping| open_with(object, &wrapping))
 }
 
-fn open_with(object: &[u8], wrapping: &Secret) -> Result<Option<(Body, Secret)>> {
+fn open_with(object: &[u8], wrapping: &Secret) -> Result<Option<(Body, Rights)>> {
     let damaged = || Error::damaged("What it holds is no master key");
     let Ok(json) = envelope::open_record(ObjectType::Key, wrapping, object).map(Zeroizing::new) else {
         return Ok(None);
     };
     let body: Body = serde_json::from_slice(&json).map_err(|cause| damaged().cause(cause))?;
+    if let Some(write) = &body.write {
+        let keys = WriteKeys::from_body(write).ok_or_else(damaged)?;
+        return Ok(Some((body, Rights::Write(Box::new(keys)))));
+    }
     let Some(master) = &body.master else {
         return Err(Error::new(ErrorKind::UnsupportedFormat, "It opens a part of the repository only")
             .hint("A newer compline made this key and can use it"));
     };
     let master = Secret::from_bytes(from_hex(master).map_err(|cause| damaged().cause(cause))?);
-    Ok(Some((body, master)))
+    Ok(Some((body, Rights::All(master))))
 }
 
 /// All keys of `repository`; `current` is known in full.
@@ -442,7 +520,11 @@ pub fn remove(storage: &dyn Storage, repository: RepositoryId, id: KeyId) -> Res
     let mut is_last = true;
     for other in ids.iter().filter(|other| **other != id) {
         match read(storage, *other) {
-            Ok((object, _)) => is_last &= !read_extra(&object).is_ok_and(|extra| extra.repository == repository),
+            // One that can't read doesn't keep the repository readable.
+            Ok((object, _)) => {
+                let reads = |extra: Extra| extra.repository == repository && !extra.is_write_only();
+                is_last &= !read_extra(&object).is_ok_and(reads);
+            }
             Err(error) if error.kind() == ErrorKind::Storage => return Err(error),
             Err(_) => {}
         }

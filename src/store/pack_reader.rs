@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::envelope::{HEADER_LEN, Header, ObjectType};
+use super::envelope::{self, HEADER_LEN, Header, ObjectType};
 use super::pack::{self, Frame, FrameKind, Role, TRAILER_LEN};
+use super::rights::{Deposits, WriteKeys};
 use crate::codec::{DecodeError, Reader};
 use crate::compress::{self, DecompressError};
 use crate::crypto::{OpenError, Purpose, SealKey, Secret};
@@ -14,9 +15,10 @@ use crate::storage::{ObjectKey, Storage, StorageError};
 /// The subkeys that packs need.
 pub struct PackKeys {
     chunk_id: Secret,
-    content: Secret,
-    tree: Secret,
+    /// Of packs of content and of trees; none for who can't read.
+    frames: Option<[Secret; 2]>,
     index: Secret,
+    deposits: Deposits,
 }
 
 impl PackKeys {
@@ -25,19 +27,40 @@ impl PackKeys {
     pub fn new(master: &Secret) -> Self {
         Self {
             chunk_id: master.subkey(Purpose::ChunkId),
-            content: master.subkey(Purpose::Content),
-            tree: master.subkey(Purpose::Tree),
+            frames: Some([master.subkey(Purpose::Content), master.subkey(Purpose::Tree)]),
             index: master.subkey(Purpose::Index),
+            deposits: Deposits::new(master).expect("every 32 bytes are a private key of X25519"),
         }
     }
 
-    /// The subkey that seals frames of packs of `role`.
+    /// Those of a host that can't read.
     #[must_use]
-    pub fn frames(&self, role: Role) -> &Secret {
-        match role {
-            Role::Content => &self.content,
-            Role::Tree => &self.tree,
-        }
+    pub fn to_write(keys: &WriteKeys) -> Self {
+        let (chunk_id, index) = (keys.chunk_id.clone(), keys.index.clone());
+        Self { chunk_id, frames: None, index, deposits: Deposits::to(keys.public) }
+    }
+
+    /// Whether frames can be opened.
+    #[must_use]
+    pub fn can_read(&self) -> bool {
+        self.frames.is_some()
+    }
+
+    /// What seals or opens the frames of a pack of `role` with this header. None if it can't be known here.
+    #[must_use]
+    pub fn frames(&self, role: Role, header: &[u8]) -> Option<SealKey> {
+        let subkey = if envelope::is_deposit(header) {
+            self.deposits.key(header)?
+        } else {
+            self.frames.as_ref()?[role as usize - 1].clone()
+        };
+        Some(subkey.object_key(header))
+    }
+
+    /// To seal what only others can open, and to open what was sealed so.
+    #[must_use]
+    pub fn deposits(&self) -> &Deposits {
+        &self.deposits
     }
 
     /// The subkey that seals footers and segments.
@@ -68,6 +91,9 @@ pub enum PackError {
     /// A chunk is not what its id says.
     #[error("chunk {0} is not what its id says")]
     WrongChunk(ChunkId),
+    /// It was sealed for somebody else.
+    #[error("the key in use can't read")]
+    NoKey,
     /// A delta whose bases were not given.
     #[error("a delta, which can't be read without its base")]
     NoBase,
@@ -109,7 +135,14 @@ impl FrameOpener {
         let head = Header::decode(ObjectType::Pack, &mut r)?;
         r.end()?;
         let role = Role::from_byte(head.detail).ok_or_else(|| r.error("unknown role"))?;
-        Ok(Self { key: keys.frames(role).object_key(header) })
+        let key = keys.frames(role, header).ok_or(PackError::NoKey)?;
+        Ok(Self { key })
+    }
+
+    /// For a pack that is being written, whose key is at hand.
+    #[must_use]
+    pub fn of(key: SealKey) -> Self {
+        Self { key }
     }
 
     /// What was sealed of the frame at `offset`: its plain text if it is raw, else what its kind makes of it.

@@ -4,7 +4,7 @@ use super::envelope::{HEADER_LEN, Header, ObjectType, no_random};
 use super::frame_maker::PackedFrame;
 use super::index_segment::PackEntry;
 use super::pack::{self, Frame, FrameKind, Role};
-use super::pack_reader::{self, PackKeys};
+use super::pack_reader::{self, FrameOpener, PackError, PackKeys};
 use super::parity::{self, Share};
 use crate::crypto::{self, KEY_LEN, SealKey};
 use crate::delta::Features;
@@ -38,7 +38,14 @@ impl PackWriter {
     /// # Errors
     /// When the system gives no random bytes.
     pub fn new(role: Role, room: usize, parity: Share, keys: &PackKeys) -> Result<Self> {
-        let mut pack = Self::with_salt(role, keys, crypto::random().map_err(no_random)?);
+        let mut pack = if keys.can_read() {
+            Self::with_salt(role, keys, crypto::random().map_err(no_random)?)
+        } else {
+            let (salt, key) = keys.deposits().draw().map_err(no_random)?;
+            let header = Header { detail: role as u8, salt }.encode_deposit(ObjectType::Pack);
+            let frame_key = key.object_key(&header);
+            Self::with_header(role, keys, header, frame_key)
+        };
         pack.bytes.reserve_exact(if room > 0 { room + parity::protection_len(room, parity) } else { 0 });
         pack.parity = parity;
         Ok(pack)
@@ -47,7 +54,11 @@ impl PackWriter {
     /// An empty pack with a salt that was never used before, which gets no parity.
     pub fn with_salt(role: Role, keys: &PackKeys, salt: [u8; KEY_LEN]) -> Self {
         let header = Header { detail: role as u8, salt }.encode(ObjectType::Pack);
-        let frame_key = keys.frames(role).object_key(&header);
+        let frame_key = keys.frames(role, &header).expect("only who can read draws such a salt");
+        Self::with_header(role, keys, header, frame_key)
+    }
+
+    fn with_header(role: Role, keys: &PackKeys, header: Vec<u8>, frame_key: SealKey) -> Self {
         let footer_key = keys.index().object_key(&header);
         Self {
             role,
@@ -110,7 +121,8 @@ impl PackWriter {
         parity::protect(&mut self.bytes, footer_len, self.parity);
         let id = PackId::from_bytes(*blake3::hash(&self.bytes).as_bytes());
         let entry = PackEntry { id, role: self.role, len: self.bytes.len() as u64, frames: self.frames };
-        FinishedPack { entry, bytes: self.bytes, proofs: self.proofs, features: self.features, protected }
+        let opener = FrameOpener::of(self.frame_key);
+        FinishedPack { entry, bytes: self.bytes, proofs: self.proofs, features: self.features, protected, opener }
     }
 }
 
@@ -131,6 +143,8 @@ pub struct FinishedPack {
     pub features: Vec<(ChunkId, Features)>,
     proofs: Vec<Option<blake3::Hash>>,
     protected: Protected,
+    /// For who can't make one of the header.
+    opener: FrameOpener,
 }
 
 impl FinishedPack {
@@ -152,8 +166,11 @@ impl FinishedPack {
         if (role, &frames) != (self.entry.role, &self.entry.frames) {
             return Err(differs());
         }
-        let opener =
-            pack_reader::FrameOpener::new(&self.bytes[..HEADER_LEN], keys).map_err(|cause| differs().cause(cause))?;
+        let of_header = match FrameOpener::new(&self.bytes[..HEADER_LEN], keys) {
+            Err(PackError::NoKey) => None,
+            other => Some(other.map_err(|cause| differs().cause(cause))?),
+        };
+        let opener = of_header.as_ref().unwrap_or(&self.opener);
         let mut plain = Vec::new();
         for (frame, proof) in frames.iter().zip(&self.proofs) {
             let start = usize::try_from(frame.offset).map_err(|_| differs())?;

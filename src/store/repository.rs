@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 
@@ -17,6 +17,8 @@ use super::index_segment::{self, PackEntry};
 use super::keyring::{self, KeyInfo, Unlock};
 use super::pack_reader::{self, PackError, PackKeys};
 use super::parity::Share;
+use super::relied::Relied;
+use super::rights::{self, Rights, WriteKeys};
 use super::writer::Writer;
 use crate::chunker::{Chunker, Gear, Profile};
 use crate::crypto::{self, Purpose, Secret};
@@ -58,11 +60,15 @@ pub(super) struct Inner {
     /// Where the storage is far away and there is a cache.
     pub(super) copies: Option<Copies>,
     pub(super) healer: Healer,
-    record: Secret,
+    /// None, as the next, for who can't read.
+    record: Option<Secret>,
+    master: Option<Secret>,
+    session: Secret,
     component: Secret,
     gear: Gear,
-    master: Secret,
     key: KeyInfo,
+    /// What the writer at work counts on, for who can't read it again.
+    pub(super) relied: Mutex<Option<Relied>>,
 }
 
 /// Whether there is a repository at a storage.
@@ -151,7 +157,7 @@ impl Repository {
         label: &str,
         config: &Config,
     ) -> Result<RepositoryId> {
-        Self::create_of(storage, unlock, label, config, &self.inner.master)
+        Self::create_of(storage, unlock, label, config, self.master()?)
     }
 
     fn create_of(
@@ -198,9 +204,11 @@ impl Repository {
                 .cause(why));
         }
         let head = ConfigHead::read(&object)?;
-        let opened = keyring::open(storage.as_ref(), head.repository, unlock)?;
-        let master = opened.master;
-        let config = Config::open(&object, &master)?;
+        let opened = keyring::open_any(storage.as_ref(), head.repository, unlock)?;
+        let config = match &opened.rights {
+            Rights::All(master) => Config::open(&object, master)?,
+            Rights::Write(keys) => keys.config.clone(),
+        };
         let index = match cache {
             Some(cache) => Index::open(cache, head.repository)?,
             None => Index::in_memory()?,
@@ -210,11 +218,17 @@ impl Repository {
         }
         let copies = cache.filter(|_| storage.is_remote());
         let copies = copies.map(|cache| Copies::new(cache.join(head.repository.to_hex()).join("copies")));
+        let (keys, write, master) = match opened.rights {
+            Rights::All(master) => (PackKeys::new(&master), WriteKeys::of(&master, &config)?, Some(master)),
+            Rights::Write(write) => (PackKeys::to_write(&write), *write, None),
+        };
         let inner = Inner {
-            keys: PackKeys::new(&master),
-            record: master.subkey(Purpose::Record),
-            component: master.subkey(Purpose::Component),
-            gear: Gear::new(master.subkey(Purpose::Chunker).as_bytes()),
+            keys,
+            record: master.as_ref().map(|master| master.subkey(Purpose::Record)),
+            gear: Gear::new(write.chunker.as_bytes()),
+            session: write.session,
+            component: write.component,
+            relied: Mutex::default(),
             key: opened.info,
             storage,
             head,
@@ -312,7 +326,22 @@ impl Repository {
     /// # Errors
     /// From the storage, or when the passphrase is empty.
     pub fn add_key(&self, unlock: &Unlock, label: &str, now: Timestamp) -> Result<KeyId> {
-        keyring::add(self.storage(), self.id(), &self.inner.master, unlock, label, now)
+        keyring::add(self.storage(), self.id(), self.master()?, unlock, label, now)
+    }
+
+    /// Adds a key for a host that is to back up and not to read.
+    ///
+    /// # Errors
+    /// As [`Repository::add_key`].
+    pub fn add_write_only_key(&self, unlock: &Unlock, label: &str, now: Timestamp) -> Result<KeyId> {
+        let keys = WriteKeys::of(self.master()?, &self.inner.config)?;
+        keyring::add_write_only(self.storage(), self.id(), &keys, unlock, label, now)
+    }
+
+    /// Whether the key in use can read what is stored.
+    #[must_use]
+    pub fn can_read(&self) -> bool {
+        self.inner.master.is_some()
     }
 
     /// Removes a key; never the last one.
@@ -323,8 +352,8 @@ impl Repository {
         keyring::remove(self.storage(), self.id(), id)
     }
 
-    pub(super) fn master(&self) -> &Secret {
-        &self.inner.master
+    pub(super) fn master(&self) -> Result<&Secret> {
+        self.inner.master.as_ref().ok_or_else(rights::cannot_read)
     }
 
     /// The key that opened it.
@@ -589,12 +618,12 @@ impl Repository {
 
     /// Seals a record that is no truth about content.
     pub(super) fn seal_record(&self, object: ObjectType, plain: &[u8]) -> Result<Vec<u8>> {
-        envelope::seal_record(object, &self.inner.record, &[], plain)
+        envelope::seal_record(object, &self.inner.session, &[], plain)
     }
 
     /// Opens what [`Self::seal_record`] sealed.
     pub(super) fn open_record(&self, object: ObjectType, bytes: &[u8]) -> Result<Vec<u8>, RecordError> {
-        envelope::open_record(object, &self.inner.record, bytes)
+        envelope::open_record(object, &self.inner.session, bytes)
     }
 
     /// Publishes an index segment about `packs`. Gives its name and length.
@@ -626,8 +655,13 @@ impl Repository {
     /// # Errors
     /// From the storage.
     pub fn publish_snapshot(&self, record: &[u8], context: &Context<'_>) -> Result<SnapshotId> {
-        let object = envelope::seal_record(ObjectType::Snapshot, &self.inner.record, &[], record)?;
-        let back = envelope::open_record(ObjectType::Snapshot, &self.inner.record, &object);
+        let (object, key) = if let Some(key) = &self.inner.record {
+            (envelope::seal_record(ObjectType::Snapshot, key, &[], record)?, key.clone())
+        } else {
+            let (salt, key) = self.inner.keys.deposits().draw().map_err(no_random)?;
+            (envelope::seal_deposit(ObjectType::Snapshot, salt, &key, record)?, key)
+        };
+        let back = envelope::open_record(ObjectType::Snapshot, &key, &object);
         if back.as_deref() != Ok(record) {
             return Err(Error::new(ErrorKind::Bug, "The snapshot is not what was written: nothing was published")
                 .hint("Run the backup again; if it happens again, test the memory of this machine"));
@@ -677,7 +711,12 @@ impl Repository {
     /// `Damaged` when it is not what was published.
     pub fn read_snapshot(&self, id: SnapshotId) -> Result<Vec<u8>> {
         let key = ObjectKey::Snapshot(id);
-        let open = |bytes: &[u8]| envelope::open_record(ObjectType::Snapshot, &self.inner.record, bytes);
+        let record = self.inner.record.as_ref().ok_or_else(rights::cannot_read)?;
+        let open = |bytes: &[u8]| {
+            let deposit = Some(bytes).filter(|bytes| envelope::is_deposit(bytes));
+            let deposit = deposit.and_then(|bytes| self.inner.keys.deposits().key(bytes));
+            envelope::open_record(ObjectType::Snapshot, deposit.as_ref().unwrap_or(record), bytes)
+        };
         if let Some(copy) = self.inner.copies.as_ref().and_then(|copies| copies.get(&key))
             && let Ok(record) = open(&copy)
         {
@@ -722,7 +761,8 @@ impl Repository {
     /// Whether chunks have the same names in both, and each can open what the other sealed.
     #[must_use]
     pub fn shares_keys_with(&self, other: &Self) -> bool {
-        self.inner.master.as_bytes() == other.inner.master.as_bytes()
+        let bytes = |one: &Self| one.inner.master.as_ref().map(|master| *master.as_bytes());
+        bytes(self).is_some() && bytes(self) == bytes(other)
     }
 
     /// A reader of chunks.

@@ -15,6 +15,7 @@ use super::frame_maker::{Batch, FrameMaker, Outcome, PackedFrame};
 use super::index_segment::{self, PackEntry};
 use super::pack::{FRAME_CHUNK_COUNT_MAX, FrameKind, Role};
 use super::pack_writer::{FinishedPack, PackWriter};
+use super::relied::Relied;
 use super::repository::Repository;
 use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
@@ -116,7 +117,13 @@ impl Writer {
         if !rehearsal {
             adopt(&repository, &shared)?;
         }
-        let maker = Arc::new(FrameMaker::new(repository.clone(), repository.delta_policy()));
+        // Who can't read has no bases, and can't look through the snapshot again.
+        let mut policy = repository.delta_policy();
+        if !repository.can_read() {
+            policy.depth_max = 0;
+            *lock(&repository.inner.relied) = Some(Relied::new()?);
+        }
+        let maker = Arc::new(FrameMaker::new(repository.clone(), policy));
         let cores = pipeline::parallelism();
         let (jobs, job_queue) = pipeline::bounded::<BatchJob>(cores);
         let (packed, packed_queue) = pipeline::bounded::<(u64, PackJob)>(cores);
@@ -176,6 +183,9 @@ impl Writer {
     ) -> Result<PutSummary> {
         let chunks: Vec<Offered<'_>> = chunks.collect();
         let ids: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
+        if let Some(relied) = lock(&self.repository.inner.relied).as_mut() {
+            relied.note(&ids)?;
+        }
         let stored = self.repository.index().contains(&ids)?;
         let mut summary = PutSummary::default();
         self.offered += chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum::<u64>();

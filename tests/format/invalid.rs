@@ -67,7 +67,7 @@ fn headers(m: &mut Maker) {
     m.change("header-magic", "header-pack", 0, 1, b"c");
     m.change("header-type", "header-pack", 8, 1, &[4]);
     m.change("header-version", "header-pack", 9, 1, &[2]);
-    m.change("header-key-slot", "header-pack", 10, 1, &[1]);
+    m.change("header-key-slot", "header-pack", 10, 1, &[2]);
     m.change("header-truncated", "header-pack", 43, 1, &[]);
     m.extend("header-trailing", "header-pack");
     m.change("config-head-short", "config-head", 23, 1, &[]);

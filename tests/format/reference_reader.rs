@@ -173,7 +173,9 @@ fn open(object_key: &Id, position: u64, aad: &[u8], sealed: &[u8]) -> Result<Vec
 /// 02-repository: the header, checked.
 fn header(object: &[u8], object_type: u8) -> Result<&[u8]> {
     let header = object.get(..HEADER_LEN).ok_or("truncated")?;
-    if &header[..8] != b"COMPLINE" || header[8] != object_type || header[9] != 1 || header[10] != 0 {
+    let slot_max = u8::from(matches!(object_type, 3 | 5));
+    let is_right = &header[..8] == b"COMPLINE" && header[8] == object_type && header[9] == 1;
+    if !is_right || header[10] > slot_max {
         return Err(format!("not the header of an object of type {object_type}"));
     }
     Ok(header)
@@ -306,6 +308,20 @@ impl Repository {
         blake3::derive_key(&format!("compline v1 {purpose}"), &self.master)
     }
 
+    /// What stands for the subkey of `purpose` where an object was sealed to the public key of the repository.
+    fn subkey_of(&self, purpose: &str, header: &[u8]) -> Result<Id> {
+        if header[10] == 0 {
+            return Ok(self.subkey(purpose));
+        }
+        let private = agreement::PrivateKey::from_private_key(&agreement::X25519, &self.subkey("deposits")).unwrap();
+        let own = private.compute_public_key().unwrap();
+        let salt = &header[12..HEADER_LEN];
+        let drawn = agreement::UnparsedPublicKey::new(&agreement::X25519, salt);
+        agreement::agree(&private, drawn, "no public key".to_owned(), |shared| {
+            Ok(blake3::derive_key("compline v1 deposit", &[shared, salt, own.as_ref()].concat()))
+        })
+    }
+
     fn learn(&mut self, pack: &Path) -> Result<()> {
         let bytes = read_named(pack)?;
         let header = header(&bytes, 3)?;
@@ -352,7 +368,7 @@ impl Repository {
         let bytes = read_named(pack)?;
         let header = &bytes[..HEADER_LEN];
         let purpose = if header[11] == 1 { "content frames" } else { "tree frames" };
-        let object_key = *blake3::keyed_hash(&self.subkey(purpose), header).as_bytes();
+        let object_key = *blake3::keyed_hash(&self.subkey_of(purpose, header)?, header).as_bytes();
         let aad = [&[frame.kind], (frame.plain_len as u64).to_le_bytes().as_slice(), &frame.extension].concat();
         let body = open(&object_key, frame.offset as u64, &aad, &bytes[frame.offset..frame.offset + frame.sealed_len])?;
         let plain = match frame.kind {
@@ -391,7 +407,7 @@ impl Repository {
         let mut found = Vec::new();
         for path in list(&self.root.join("snapshots"))? {
             let object = read_named(&path)?;
-            let json = record(&object, 5, 0, &self.subkey("records"))?;
+            let json = record(&object, 5, 0, &self.subkey_of("records", &object)?)?;
             found.push((name(&path), serde_json::from_slice(&json).map_err(|error| error.to_string())?));
         }
         Ok(found)

@@ -202,6 +202,14 @@ fn a_reader_written_from_the_specification_restores_what_compline_wrote() {
     let deepest = found.frames().map(|frame| frame.depth).max();
     let delta_count = found.frames().filter(|frame| frame.kind == 2).count();
     assert!(delta_count >= 20 && deepest >= Some(3), "{delta_count} deltas, {deepest:?} deep");
+    // A host that can't read adds to it.
+    let (writing, _) = Unlock::new_key_file().unwrap();
+    repository.add_write_only_key(&writing, "host", Timestamp::UNIX_EPOCH).unwrap();
+    let host = Repository::open(Box::new(LocalStorage::open(&location).unwrap()), &writing, None).unwrap();
+    dump.extend(noise(200_000, "written and not read"));
+    nights.push(back_up(&host, &source, &dump, None));
+    let found = reference_reader::Repository::open(&location, &Key::Passphrase(passphrase)).unwrap();
+    assert_restores(&found, &nights);
     // Somebody who was only named opens it too.
     let (identity, recipient) = Unlock::new_identity().unwrap();
     repository.add_key(&Unlock::Recipient(recipient), "somebody", Timestamp::UNIX_EPOCH).unwrap();

@@ -20,6 +20,7 @@ use compline::store::keyring::{self, Extra, Unlock};
 use compline::store::pack::{self, Frame, FrameKind, Lineage, Role};
 use compline::store::pack_reader::{FrameOpener, PackError, PackKeys, footer_of, undo, unpack, verify_chunks};
 use compline::store::parity::{self, Geometry, Label};
+use compline::store::rights::Deposits;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -315,7 +316,9 @@ fn record(bytes: &[u8], given: &Value) -> Decoded {
     }
     let master = secret(&given["master"]);
     let purpose = if object == ObjectType::Segment { Purpose::Index } else { Purpose::Record };
-    let subkey = master.subkey(purpose);
+    let is_deposit = envelope::is_deposit(bytes);
+    let deposit = Deposits::new(&master).unwrap().key(bytes).filter(|_| is_deposit);
+    let subkey = deposit.unwrap_or_else(|| master.subkey(purpose));
     if object == ObjectType::Config {
         ConfigHead::read(bytes).and_then(|_| Config::open(bytes, &master)).map_err(chain)?;
     }
@@ -323,7 +326,11 @@ fn record(bytes: &[u8], given: &Value) -> Decoded {
     let header = Header::decode(object, &mut Reader::new(bytes)).map_err(text)?;
     let extra = envelope::record_extra(object, bytes).map_err(text)?;
     let meaning = json!({ "detail": header.detail, "extra": to_hex(extra), "plain": shown(&plain) });
-    let again = envelope::seal_record_salted(object, header.salt, &subkey, extra, &plain).map_err(chain)?;
+    let again = if is_deposit {
+        envelope::seal_deposit(object, header.salt, &subkey, &plain).map_err(chain)?
+    } else {
+        envelope::seal_record_salted(object, header.salt, &subkey, extra, &plain).map_err(chain)?
+    };
     // Two versions of zstd may write one plain text in two ways.
     let encoded = if header.detail == 0 { again } else { bytes.to_vec() };
     Ok((meaning, encoded))

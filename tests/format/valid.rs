@@ -6,8 +6,8 @@ use compline::archive::table::{Page, PageRef, Row, Table};
 use compline::archive::tree::Tree;
 use compline::codec::Writer;
 use compline::compress;
-use compline::crypto::{PassphraseCost, Purpose, Secret};
-use compline::id::{ChunkId, PackId, RepositoryId, to_hex};
+use compline::crypto::{self, PassphraseCost, Purpose, Secret};
+use compline::id::{ChunkId, PackId, RepositoryId, from_hex, to_hex};
 use compline::store::PackedFrame;
 use compline::store::config::ConfigHead;
 use compline::store::envelope::{self, Header, ObjectType};
@@ -17,6 +17,7 @@ use compline::store::pack::{self, Frame, FrameKind, Lineage, Role};
 use compline::store::pack_reader::PackKeys;
 use compline::store::pack_writer::PackWriter;
 use compline::store::parity::{self, Geometry, Label, Share};
+use compline::store::rights::Deposits;
 use serde_json::{Value, json};
 
 use super::reference_delta::{self, Op};
@@ -142,6 +143,15 @@ fn encoded(encode: impl Fn(&mut Writer)) -> Vec<u8> {
 pub fn sealed(object: ObjectType, extra: &[u8], plain: &[u8]) -> Vec<u8> {
     let purpose = if object == ObjectType::Segment { Purpose::Index } else { Purpose::Record };
     envelope::seal_record_salted(object, SALT, &master().subkey(purpose), extra, plain).unwrap()
+}
+
+/// A snapshot sealed to the public key of the repository; the key that was drawn for it is that of the identity.
+fn deposit(plain: &[u8]) -> Vec<u8> {
+    let (_, drawn) = IDENTITY.split_once(':').unwrap();
+    let salt = crypto::public_key(&Secret::from_bytes(from_hex(drawn).unwrap())).unwrap();
+    let header = Header { detail: 0, salt }.encode_deposit(ObjectType::Snapshot);
+    let key = Deposits::new(&master()).unwrap().key(&header).unwrap();
+    envelope::seal_deposit(ObjectType::Snapshot, salt, &key, plain).unwrap()
 }
 
 pub fn config_object(features: u64, json: &str) -> Vec<u8> {
@@ -299,7 +309,7 @@ fn pack_of_deltas() -> Vec<u8> {
 pub fn pack_of_one_delta(target: &[u8], delta: &[u8], sealed: &Lineage, listed: &Lineage) -> Vec<u8> {
     let keys = PackKeys::new(&master());
     let mut bytes = Header { detail: Role::Content as u8, salt: SALT }.encode(ObjectType::Pack);
-    let (key, footer_key) = (keys.frames(Role::Content).object_key(&bytes), keys.index().object_key(&bytes));
+    let (key, footer_key) = (keys.frames(Role::Content, &bytes).unwrap(), keys.index().object_key(&bytes));
     let header = bytes.clone();
     let mut frames = Vec::new();
     for (chunk, kind, body, sealed, listed) in [
@@ -353,6 +363,7 @@ fn records() -> Vec<Vector> {
             given("snapshot"),
             sealed(ObjectType::Snapshot, b"", SNAPSHOT_MINIMAL.repeat(3).as_bytes()),
         ),
+        vector("record-snapshot-deposit", given("snapshot"), deposit(b"short")),
         vector("record-segment", given("segment"), sealed(ObjectType::Segment, b"", &segment)),
         vector("record-key-file", by_file.clone(), key_object(&by_file)),
         vector("record-key-recipient", by_identity.clone(), key_object(&by_identity)),
@@ -385,6 +396,7 @@ fn plain_records() -> Vec<Vector> {
         vector("config-head", none(), head.encode()),
         vector("key-extra-passphrase", none(), passphrase.encode()),
         vector("key-extra-file", none(), file.encode()),
+        vector("key-extra-write-only", none(), Extra { derivation: 18, ..file }.encode()),
         vector("key-extra-recipient", none(), recipient.encode()),
         vector("key-extra-later", none(), later.encode()),
         vector("trailer", json!({ "pack_len": 100_000 }), pack::encode_trailer(1000)),

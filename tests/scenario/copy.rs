@@ -256,7 +256,9 @@ fn prunes_of_both_sides_run_beside_copies() {
             for _ in 0..6 {
                 let (source, target) = open();
                 let all = shelf::published(&target, &World::new()).unwrap();
-                all.iter().for_each(|one| assert!(target.remove_snapshot(one.id).unwrap()));
+                for one in all {
+                    assert!(target.remove_snapshot(one.id).unwrap());
+                }
                 let copied = copy(&source, &target, &World::new());
                 // A pack that was counted on may be taken away; then the copy says so and publishes nothing.
                 if let Ok(report) = copied {

@@ -283,7 +283,7 @@ fn pack_of_deltas(keys: &PackKeys, salt: u8, chunks: &[(&[u8], u8, &[u8])]) -> V
         let extension = Lineage { depth: *depth, generation: 1, bases: vec![keys.chunk_id(base)] }.encode();
         let (offset, plain_len) = (pack.len() as u64, bytes.len() as u64);
         let aad = pack::frame_aad(FrameKind::Delta, plain_len, &extension);
-        keys.frames(Role::Content).object_key(&header).seal(offset, &aad, &mut sealed);
+        keys.frames(Role::Content, &header).unwrap().seal(offset, &aad, &mut sealed);
         pack.extend_from_slice(&sealed);
         let (sealed_len, chunks) = (sealed.len() as u64, vec![(keys.chunk_id(bytes), plain_len)]);
         frames.push(Frame { offset, sealed_len, kind: FrameKind::Delta, extension, plain_len, chunks });

@@ -38,3 +38,4 @@ mod shelf;
 mod storms;
 mod stream;
 mod versions;
+mod write_only;

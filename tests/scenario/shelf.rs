@@ -151,7 +151,8 @@ pub fn rehearse(repository: &Repository, world: &World, state: &State, profile: 
 }
 
 fn parent(repository: &Repository, world: &World) -> Result<Option<Parent>> {
-    let newest = published(repository, world)?.pop();
+    // Who can't read compares with nothing.
+    let newest = if repository.can_read() { published(repository, world)?.pop() } else { None };
     let root = newest.and_then(|newest| newest.snapshot.component(COMPONENT)?.root_entry().ok());
     Ok(root.map(|root| Parent { root, tells_all: true }))
 }
