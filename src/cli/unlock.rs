@@ -119,13 +119,13 @@ pub(super) fn from(
     let FromKey { password_file, password_command, key_file } = key;
     let words = Words { key_file, password_file, password_command, password: "COMPLINE_FROM_PASSWORD" };
     let unlock = words.unlock(variable)?.map_or_else(other, Ok)?;
-    Ok(Target { location: Location::parse(location)?, unlock, cache })
+    Ok(Target { location: Location::parse(location)?.equipped(variable), unlock, cache })
 }
 
 /// A repository that the plan copies to. What opens it is what opens the plan's own, if nothing else is said.
 pub(super) fn copy_target(settings: &RepositorySettings, source: &Target, variable: Variable<'_>) -> Result<Target> {
     let unlock = of_settings(settings, variable)?.unwrap_or_else(|| source.unlock.clone());
-    Ok(Target { location: settings.location.clone(), unlock, cache: source.cache.clone() })
+    Ok(Target { location: settings.location.clone().equipped(variable), unlock, cache: source.cache.clone() })
 }
 
 fn of_plan(plan: Option<&Plan>, variable: Variable<'_>) -> Result<Option<Unlock>> {

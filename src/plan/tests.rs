@@ -129,7 +129,7 @@ fn what_is_wrong_is_said_with_line_and_a_way_out() {
         (
             "format = 1\n[platfrom]\nname = \"x\"",
             "line 2: unknown key \"platfrom\"; did you mean \"platform\"?",
-            "component, defaults",
+            "component, copy, defaults",
         ),
         (
             "format = 1\n[platform]\nnam = \"x\"",

@@ -1,5 +1,8 @@
 //! A repository: config, keys, index and storage wired together.
 
+mod create;
+mod snapshots;
+
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -9,7 +12,7 @@ use jiff::Timestamp;
 use super::chunk_reader::ChunkReader;
 use super::config::{Config, ConfigHead};
 use super::copies::Copies;
-use super::envelope::{self, ObjectType, RecordError, no_random};
+use super::envelope::{self, ObjectType, RecordError};
 use super::frame_maker::DeltaPolicy;
 use super::heal::{self, Healer, Verdict};
 use super::index::{Index, IndexState, Intake, Known};
@@ -21,10 +24,10 @@ use super::relied::Relied;
 use super::rights::{self, Rights, WriteKeys};
 use super::writer::Writer;
 use crate::chunker::{Chunker, Gear, Profile};
-use crate::crypto::{self, Purpose, Secret};
+use crate::crypto::{Purpose, Secret};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{KeyId, PackId, RepositoryId, SegmentId, SnapshotId};
-use crate::observer::{Context, Counter, Problem};
+use crate::id::{KeyId, PackId, RepositoryId, SegmentId};
+use crate::observer::{Context, Problem};
 use crate::pipeline;
 use crate::storage::{ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
 
@@ -83,38 +86,6 @@ pub fn exists(storage: &dyn Storage) -> Result<bool> {
     }
 }
 
-fn exists_already(location: &str) -> Error {
-    Error::new(ErrorKind::RepositoryExists, format!("There is a repository at {location} already"))
-        .hint("Use it as it is, or choose another location")
-}
-
-/// Packs or snapshots without a config are a repository that lost it. A new config would bury them.
-fn refuse_orphans(storage: &dyn Storage) -> Result<()> {
-    for kind in [ObjectKind::Snapshot, ObjectKind::Pack] {
-        if !storage.list(kind)?.is_empty() {
-            let location = storage.location();
-            return Err(Error::new(
-                ErrorKind::RepositoryExists,
-                format!("There is a repository at {location}, but its config is missing"),
-            )
-            .hint("Bring the object `config` back from a copy of the repository, or choose another location"));
-        }
-    }
-    Ok(())
-}
-
-/// The config could not be published, or the answer was lost. Our key goes only if the config is certainly not ours.
-fn settle_creation(storage: &dyn Storage, config: &[u8], key: KeyId, error: StorageError) -> Result<()> {
-    let is_absent = match storage.get(&ObjectKey::Config) {
-        Ok(stored) if *stored == *config => return Ok(()),
-        Ok(_) => false,
-        Err(cause) if cause.kind() == StorageErrorKind::NotFound => true,
-        Err(_) => return Err(error.into()),
-    };
-    let _left_behind_at_worst = storage.delete(&ObjectKey::Key(key));
-    if is_absent { Err(error.into()) } else { Err(exists_already(&storage.location())) }
-}
-
 /// What bringing the index up to date came to.
 #[derive(Debug, Clone, Copy)]
 pub struct Settled {
@@ -128,59 +99,6 @@ pub struct Settled {
 }
 
 impl Repository {
-    /// Creates a repository with one key. The config is published last: a crash before leaves no repository, and at worst
-    /// a key that opens nothing.
-    ///
-    /// # Errors
-    /// `RepositoryExists`, also where the packs of one are whose config is gone, or from the storage.
-    pub fn create(storage: &dyn Storage, unlock: &Unlock, label: &str, now: Timestamp) -> Result<RepositoryId> {
-        Self::create_with(storage, unlock, label, &Config::new(now))
-    }
-
-    /// The same with a config that is not the default.
-    ///
-    /// # Errors
-    /// As [`Repository::create`].
-    pub fn create_with(storage: &dyn Storage, unlock: &Unlock, label: &str, config: &Config) -> Result<RepositoryId> {
-        Self::create_of(storage, unlock, label, config, &Secret::random().map_err(no_random)?)
-    }
-
-    /// A repository of its own with the keys of this one: what is copied from one to the other needs not be sealed anew, nor
-    /// deltas made again, and each can heal the other.
-    ///
-    /// # Errors
-    /// As [`Repository::create`].
-    pub fn create_twin(
-        &self,
-        storage: &dyn Storage,
-        unlock: &Unlock,
-        label: &str,
-        config: &Config,
-    ) -> Result<RepositoryId> {
-        Self::create_of(storage, unlock, label, config, self.master()?)
-    }
-
-    fn create_of(
-        storage: &dyn Storage,
-        unlock: &Unlock,
-        label: &str,
-        config: &Config,
-        master: &Secret,
-    ) -> Result<RepositoryId> {
-        if exists(storage)? {
-            return Err(exists_already(&storage.location()));
-        }
-        refuse_orphans(storage)?;
-        let head =
-            ConfigHead { repository: RepositoryId::from_bytes(crypto::random().map_err(no_random)?), features: 0 };
-        let object = config.seal(head, master)?;
-        let key = keyring::add(storage, head.repository, master, unlock, label, config.created_at)?;
-        match storage.put_new(&ObjectKey::Config, &object) {
-            Ok(()) => Ok(head.repository),
-            Err(error) => settle_creation(storage, &object, key, error).map(|()| head.repository),
-        }
-    }
-
     /// Opens a repository. `cache` is the directory of local caches; without one the index lives in memory.
     ///
     /// # Errors
@@ -650,30 +568,6 @@ impl Repository {
         self.index().publish(id, &packs)
     }
 
-    /// Publishes a snapshot record and returns its id. Everything it refers to must be published before.
-    ///
-    /// # Errors
-    /// From the storage.
-    pub fn publish_snapshot(&self, record: &[u8], context: &Context<'_>) -> Result<SnapshotId> {
-        let (object, key) = if let Some(key) = &self.inner.record {
-            (envelope::seal_record(ObjectType::Snapshot, key, &[], record)?, key.clone())
-        } else {
-            let (salt, key) = self.inner.keys.deposits().draw().map_err(no_random)?;
-            (envelope::seal_deposit(ObjectType::Snapshot, salt, &key, record)?, key)
-        };
-        let back = envelope::open_record(ObjectType::Snapshot, &key, &object);
-        if back.as_deref() != Ok(record) {
-            return Err(Error::new(ErrorKind::Bug, "The snapshot is not what was written: nothing was published")
-                .hint("Run the backup again; if it happens again, test the memory of this machine"));
-        }
-        let id = SnapshotId::from_bytes(*blake3::hash(&object).as_bytes());
-        self.storage().put_new(&ObjectKey::Snapshot(id), &object)?;
-        context.count(Counter::ObjectsPut, 1);
-        context.count(Counter::BytesStored, object.len() as u64);
-        self.keep_copy(&ObjectKey::Snapshot(id), &object);
-        Ok(id)
-    }
-
     /// Keeps a copy of an object that is going to be read again, where reading is dear.
     pub(super) fn keep_copy(&self, key: &ObjectKey, bytes: &[u8]) {
         if let Some(copies) = &self.inner.copies {
@@ -684,62 +578,6 @@ impl Repository {
     /// From now on everything is read from the storage itself, whatever copies there are.
     pub fn bypass_copies(&self) {
         self.inner.copies.iter().for_each(Copies::bypass);
-    }
-
-    /// The ids of all published snapshots.
-    ///
-    /// # Errors
-    /// From the storage.
-    pub fn list_snapshots(&self) -> Result<Vec<SnapshotId>> {
-        let listed = self.storage().list(ObjectKind::Snapshot)?;
-        if let Some(copies) = &self.inner.copies {
-            let there: HashSet<ObjectKey> = listed.iter().map(|row| row.key).collect();
-            copies.keep_only(ObjectKind::Snapshot, |key| there.contains(key));
-        }
-        Ok(listed
-            .into_iter()
-            .filter_map(|row| match row.key {
-                ObjectKey::Snapshot(id) => Some(id),
-                _ => None,
-            })
-            .collect())
-    }
-
-    /// The record of a snapshot.
-    ///
-    /// # Errors
-    /// `Damaged` when it is not what was published.
-    pub fn read_snapshot(&self, id: SnapshotId) -> Result<Vec<u8>> {
-        let key = ObjectKey::Snapshot(id);
-        let record = self.inner.record.as_ref().ok_or_else(rights::cannot_read)?;
-        let open = |bytes: &[u8]| {
-            let deposit = Some(bytes).filter(|bytes| envelope::is_deposit(bytes));
-            let deposit = deposit.and_then(|bytes| self.inner.keys.deposits().key(bytes));
-            envelope::open_record(ObjectType::Snapshot, deposit.as_ref().unwrap_or(record), bytes)
-        };
-        if let Some(copy) = self.inner.copies.as_ref().and_then(|copies| copies.get(&key))
-            && let Ok(record) = open(&copy)
-        {
-            return Ok(record);
-        }
-        let (bytes, verdict) = self.read_small(&key)?;
-        if let Verdict::Lost(why) = verdict {
-            return Err(Error::damaged(format!("Snapshot {} is damaged", id.short())).cause(why));
-        }
-        self.keep_copy(&key, &bytes);
-        open(&bytes).map_err(|cause| Error::stored(format!("Snapshot {}", id.short()), cause.is_newer()).cause(cause))
-    }
-
-    /// Removes a snapshot; its chunks stay until they are reclaimed. False if it was gone already.
-    ///
-    /// # Errors
-    /// From the storage.
-    pub fn remove_snapshot(&self, id: SnapshotId) -> Result<bool> {
-        match self.storage().delete(&ObjectKey::Snapshot(id)) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == StorageErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// A writer of new chunks. In a rehearsal everything is done but the storing.
