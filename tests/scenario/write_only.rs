@@ -8,6 +8,7 @@ use compline::store::check::DataSubset;
 use compline::store::{ChunkSource, Repository, Unlock};
 use tempfile::TempDir;
 
+use crate::faulty_storage::{Fault, FaultyStorage};
 use crate::prune::{EVERYTHING, prune};
 use crate::shelf::{self, State};
 use crate::support::World;
@@ -111,6 +112,34 @@ fn a_write_only_host_whose_session_was_ended_sees_what_it_has_lost() {
         } else {
             assert!(saved.is_ok());
             assert_eq!(states(&full), [1, 1].map(shelf::state));
+        }
+    }
+}
+
+#[test]
+fn a_fault_at_any_call_of_a_write_only_host_leaves_only_whole_snapshots() {
+    let (storage, unlock, host) = repository();
+    shelf::save(&shelf::open(&storage, &host, None).unwrap(), &World::new(), &shelf::state(1), 1).unwrap();
+    let before = MemoryStorage::clone(&storage);
+    let run = |storage: &Arc<FaultyStorage>| {
+        shelf::save(&shelf::open(storage, &host, None)?, &World::new(), &shelf::state(2), 2)
+    };
+    let counting = Arc::new(FaultyStorage::counting(before.clone()));
+    run(&counting).unwrap();
+    for fault in Fault::ALL {
+        for at in 0..counting.calls() {
+            let what = format!("{fault:?} at call {at}");
+            let faulty = Arc::new(FaultyStorage::failing(before.clone(), at, fault));
+            let _failed = run(&faulty);
+            assert!(faulty.was_hit(), "{what}");
+            let remains = Arc::new(faulty.remains());
+            let full = shelf::open(&remains, &unlock, None).expect(&what);
+            let left = states(&full);
+            assert!(left == [shelf::state(1)] || left == [shelf::state(1), shelf::state(2)], "{what}");
+            assert_eq!(shelf::check(&full, DataSubset::All).expect(&what), Vec::<String>::new(), "{what}");
+            let again = shelf::open(&remains, &host, None).expect(&what);
+            shelf::save(&again, &World::new(), &shelf::state(2), 3).expect(&what);
+            assert!(states(&shelf::open(&remains, &unlock, None).unwrap()).last() == Some(&shelf::state(2)), "{what}");
         }
     }
 }
