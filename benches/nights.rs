@@ -40,7 +40,7 @@ impl Place {
         let now = compline::clock::Clock::now(&SystemClock);
         Repository::create(storage.as_ref(), &unlock, "bench", now).expect("a repository");
         let cache = Some(directory.path().join("cache"));
-        Self { target: Target { location, unlock, cache }, directory }
+        Self { target: Target { location, unlock, cache, limits: compline::storage::Limits::default() }, directory }
     }
 
     fn backup(&self, path: &Path) {

@@ -24,7 +24,7 @@ use crate::archive::path::ArchivePath;
 use crate::archive::snapshots::{self as finding, Published, Selector};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::{Context, Ledger};
-use crate::storage::{Location, StorageErrorKind};
+use crate::storage::{Limits, Location, StorageErrorKind};
 use crate::store::{Repository, Unlock, rights};
 
 /// What every verb gets from the command line.
@@ -46,6 +46,8 @@ pub struct Target {
     pub unlock: Unlock,
     /// Directory of local caches.
     pub cache: Option<PathBuf>,
+    /// How much of the line and the server may be used.
+    pub limits: Limits,
 }
 
 impl Target {
@@ -67,7 +69,7 @@ impl Target {
             StorageErrorKind::NotFound => no_repository(&self.location.to_string()),
             _ => error.into(),
         })?;
-        Repository::open(storage, &self.unlock, self.cache.as_deref())
+        Repository::open(self.limits.around(storage), &self.unlock, self.cache.as_deref())
     }
 
     /// Directories of this machine that belong to the repository: a backup of them would feed on itself, a restore must

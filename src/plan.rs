@@ -23,7 +23,8 @@ pub use schema::json_schema;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::Problem;
 use crate::settings::{SecretSource, Settings, did_you_mean, listing};
-use crate::storage::Location;
+use crate::storage::{Limits, Location};
+use crate::units::parse_speed;
 
 /// `format` of the plans that this program reads.
 pub const PLAN_FORMAT: i64 = 1;
@@ -48,6 +49,8 @@ pub struct RepositorySettings {
     pub password: Option<SecretSource>,
     /// Where the key file lies.
     pub key_file: Option<PathBuf>,
+    /// How much of the line and the server may be used.
+    pub limits: Limits,
 }
 
 /// Another repository, which gets copies of snapshots.
@@ -237,7 +240,26 @@ fn repository(settings: &Settings) -> Result<RepositorySettings> {
         let error = settings.error("key_file", "can't stand beside \"password\": a repository is opened in one way");
         return Err(error.hint("Keep the one that this machine shall use"));
     }
-    Ok(RepositorySettings { location: location(settings)?, password, key_file })
+    Ok(RepositorySettings { location: location(settings)?, password, key_file, limits: limits(settings)? })
+}
+
+fn limits(settings: &Settings) -> Result<Limits> {
+    let rate = |key: &str| match settings.text(key).map(|text| parse_speed(&text)) {
+        None => Ok(None),
+        Some(Some(rate)) => Ok(Some(rate)),
+        Some(None) => Err(settings.error(key, "is no rate").hint("Write bytes a second: 500KiB, 20MB or 20MB/s")),
+    };
+    let count = |key: &str| match settings.integer(key).map(u64::try_from) {
+        None => Ok(None),
+        Some(Ok(count)) if count > 0 => Ok(Some(count)),
+        Some(_) => Err(settings.error(key, "has to be 1 or more")),
+    };
+    Ok(Limits {
+        upload: rate("limit_upload")?,
+        download: rate("limit_download")?,
+        requests: count("limit_requests")?,
+        concurrency: count("concurrency")?,
+    })
 }
 
 fn copy(settings: &Settings) -> Result<PlannedCopy> {
@@ -248,6 +270,10 @@ fn location(settings: &Settings) -> Result<Location> {
     let text = settings.text("location").unwrap_or_default();
     match Location::parse(OsStr::new(&text)) {
         Ok(Location::Local(path)) => Ok(Location::Local(settings.resolve(path))),
+        Ok(Location::S3(mut address)) => {
+            address.ca = address.ca.map(|path| settings.resolve(path));
+            Ok(Location::S3(address))
+        }
         Ok(elsewhere) => Ok(elsewhere),
         Err(problem) => Err(settings.error("location", format!("can't be used: {problem}")).hint(problem.hint())),
     }

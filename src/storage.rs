@@ -6,9 +6,11 @@
 mod address;
 mod error;
 mod key;
+mod limit;
 mod line;
 mod local;
 mod memory;
+mod s3;
 mod serve;
 mod served;
 mod sftp;
@@ -21,8 +23,10 @@ use std::ops::Range;
 pub use address::SshAddress;
 pub use error::{StorageError, StorageErrorKind};
 pub use key::{ObjectKey, ObjectKind};
+pub use limit::{LimitedStorage, Limits};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
+pub use s3::{RequestKind, Requests, S3Address, S3AddressError, S3Storage};
 pub use serve::{Rights, serve};
 pub use served::ServedStorage;
 pub use sftp::SftpStorage;
@@ -89,7 +93,8 @@ pub trait Storage: Send + Sync {
     /// what a crashed [`put_new`](Self::put_new) left behind.
     fn list(&self, kind: ObjectKind) -> Result<Vec<Listed>, StorageError>;
 
-    /// Removes an object durably. Fails with [`StorageErrorKind::NotFound`] if it is not there.
+    /// Removes an object durably. Fails with [`StorageErrorKind::NotFound`] if it is not there; where that would take another
+    /// request, it may be `Ok` for a session, of which everybody wants nothing but that it is gone.
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError>;
 
     /// Where this is, for messages: a path or an address, without secrets.
@@ -97,6 +102,12 @@ pub trait Storage: Send + Sync {
 
     /// Whether each call costs a way over the network, so that it pays to keep copies of what is read again and again.
     fn is_remote(&self) -> bool {
+        false
+    }
+
+    /// Whether no request can have its effect any more once the process that sent it is gone: where there is nobody in
+    /// between that could still be carrying it. Then what a dead process began is over (format-spec 11, RECL-6).
+    fn requests_die_with_sender(&self) -> bool {
         false
     }
 }
@@ -128,5 +139,8 @@ impl<S: Storage + ?Sized> Storage for std::sync::Arc<S> {
     }
     fn is_remote(&self) -> bool {
         (**self).is_remote()
+    }
+    fn requests_die_with_sender(&self) -> bool {
+        (**self).requests_die_with_sender()
     }
 }

@@ -54,6 +54,12 @@ pub fn parse_rate(text: &str) -> Option<u64> {
     parse_size(text.trim().strip_suffix("/s")?)
 }
 
+/// Bytes a second, with or without the `/s`: `500KiB`, `20MB/s`. None if it isn't one, or is nothing.
+#[must_use]
+pub fn parse_speed(text: &str) -> Option<u64> {
+    parse_rate(text).or_else(|| parse_size(text)).filter(|rate| *rate > 0)
+}
+
 /// A duration such as `30s`, `1.5h` or `1h30m`. None if it isn't one, or is out of range.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {

@@ -32,8 +32,8 @@ a gate, 5 damage found, 6 version guard, 7 unsafe target, 10 no repository, 12 w
 #[command(next_help_heading = "Options of every command")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Global {
-    /// Where the repository lies: a path, ssh://user@host:port/path, sftp://user@host:port/path (default: what the plan
-    /// says)
+    /// Where the repository lies: a path, ssh://user@host:port/path, sftp://user@host:port/path, s3://bucket/prefix
+    /// (default: what the plan says)
     #[arg(short, long, global = true, env = "COMPLINE_REPO", value_name = "LOCATION", hide_env_values = true)]
     pub repo: Option<OsString>,
     /// The plan file
@@ -51,6 +51,18 @@ pub(super) struct Global {
     /// Directory of local caches; may be deleted at any time
     #[arg(long, global = true, env = "COMPLINE_CACHE_DIR", value_name = "DIR", hide_env_values = true)]
     pub cache_dir: Option<PathBuf>,
+    /// Write no more than so much a second to the repository, such as 20MB
+    #[arg(long, global = true, value_name = "RATE")]
+    pub limit_upload: Option<String>,
+    /// Read no more than so much a second from the repository
+    #[arg(long, global = true, value_name = "RATE")]
+    pub limit_download: Option<String>,
+    /// Ask the storage no more than so often a second
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit_requests: Option<u64>,
+    /// Ask the storage no more than so many things at once
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub concurrency: Option<u64>,
     /// Print one JSON object (for lists: one on each line) for programs
     #[arg(long, global = true)]
     pub json: bool,

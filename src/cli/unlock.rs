@@ -12,8 +12,9 @@ use crate::commands::Target;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Plan, RepositorySettings};
 use crate::settings::SecretSource;
-use crate::storage::Location;
+use crate::storage::{Limits, Location};
 use crate::store::{Recipient, Unlock};
+use crate::units;
 
 /// Reads an environment variable.
 pub(super) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -53,7 +54,24 @@ pub(super) fn cache(global: &Global, variable: Variable<'_>) -> Option<PathBuf> 
 pub(super) fn target(global: &Global, plan: Option<&Plan>, variable: Variable<'_>) -> Result<Target> {
     let location = location(global, plan, variable)?;
     let unlock = existing(global, plan, variable, location.to_string().as_ref())?;
-    Ok(Target { location, unlock, cache: cache(global, variable) })
+    Ok(Target { location, unlock, cache: cache(global, variable), limits: limits(global, plan)? })
+}
+
+/// How much of the line may be used: what the command line says, else what the plan says.
+fn limits(global: &Global, plan: Option<&Plan>) -> Result<Limits> {
+    let rate = |text: &Option<String>, flag: &str| match text.as_deref().map(|text| (text, units::parse_speed(text))) {
+        None => Ok(None),
+        Some((_, Some(rate))) => Ok(Some(rate)),
+        Some((text, None)) => Err(Error::new(ErrorKind::Usage, format!("`{text}` is no rate for {flag}"))
+            .hint("Write bytes a second: 500KiB, 20MB or 20MB/s")),
+    };
+    let said = Limits {
+        upload: rate(&global.limit_upload, "--limit-upload")?,
+        download: rate(&global.limit_download, "--limit-download")?,
+        requests: global.limit_requests,
+        concurrency: global.concurrency,
+    };
+    Ok(said.or(plan.and_then(Plan::repository).map(|repository| repository.limits).unwrap_or_default()))
 }
 
 /// What opens a repository that exists.
@@ -112,20 +130,25 @@ impl Words<'_> {
 pub(super) fn from(
     location: &OsStr,
     key: &FromKey,
-    cache: Option<PathBuf>,
+    (cache, limits): (Option<PathBuf>, Limits),
     variable: Variable<'_>,
     other: impl FnOnce() -> Result<Unlock>,
 ) -> Result<Target> {
     let FromKey { password_file, password_command, key_file } = key;
     let words = Words { key_file, password_file, password_command, password: "COMPLINE_FROM_PASSWORD" };
     let unlock = words.unlock(variable)?.map_or_else(other, Ok)?;
-    Ok(Target { location: Location::parse(location)?.equipped(variable), unlock, cache })
+    Ok(Target { location: Location::parse(location)?.equipped(variable), unlock, cache, limits })
 }
 
 /// A repository that the plan copies to. What opens it is what opens the plan's own, if nothing else is said.
 pub(super) fn copy_target(settings: &RepositorySettings, source: &Target, variable: Variable<'_>) -> Result<Target> {
     let unlock = of_settings(settings, variable)?.unwrap_or_else(|| source.unlock.clone());
-    Ok(Target { location: settings.location.clone().equipped(variable), unlock, cache: source.cache.clone() })
+    Ok(Target {
+        location: settings.location.clone().equipped(variable),
+        unlock,
+        cache: source.cache.clone(),
+        limits: settings.limits.or(source.limits),
+    })
 }
 
 fn of_plan(plan: Option<&Plan>, variable: Variable<'_>) -> Result<Option<Unlock>> {

@@ -220,7 +220,7 @@ mod tests {
     use crate::clock::{Clock, SystemClock};
     use crate::commands::backup::{self, Labels, Work as Captured};
     use crate::observer::{Context, Ledger};
-    use crate::storage::Location;
+    use crate::storage::{Limits, Location};
     use crate::store::{Repository, Unlock};
 
     fn with<T>(verb: impl FnOnce(App<'_>) -> T) -> T {
@@ -242,7 +242,7 @@ mod tests {
             "format = 1\n[platform]\nname = \"p\"\n[[component]]\nname = \"srv\"\nkind = \"files\"\npaths = [{tree:?}]\n"
         );
         let plan = Plan::load(&root.join("plan.toml"), &text).expect("a valid plan");
-        (Target { location, unlock, cache: None }, plan)
+        (Target { location, unlock, cache: None, limits: Limits::default() }, plan)
     }
 
     fn recovery(existing: Existing) -> Recovery {

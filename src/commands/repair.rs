@@ -116,7 +116,9 @@ pub fn of_repository(
 
 /// A repository that has chunks by the same names.
 fn open_mirror(target: &Target, location: &Location, repository: &Repository) -> Result<Repository> {
-    let mirror = Target { location: location.clone(), unlock: target.unlock.clone(), cache: None }.open()?;
+    let mirror =
+        Target { location: location.clone(), unlock: target.unlock.clone(), cache: None, limits: target.limits }
+            .open()?;
     if mirror.chunk_id(b"") == repository.chunk_id(b"") {
         return Ok(mirror);
     }

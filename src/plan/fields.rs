@@ -40,9 +40,17 @@ const PLATFORM: &[Field] = &[
 ];
 
 const REPOSITORY: &[Field] = &[
-    Field::required("location", Shape::Text, "A directory; a relative one starts from the plan's directory"),
+    Field::required(
+        "location",
+        Shape::Text,
+        "A directory (a relative one starts from the plan's directory), or s3://bucket/prefix?endpoint=URL",
+    ),
     Field::optional("password", Shape::Secret, "Where the passphrase comes from"),
     Field::optional("key_file", Shape::Text, "Path of the key file, instead of a passphrase"),
+    Field::optional("limit_upload", Shape::Text, "Bytes a second that may be written there, such as 20MB"),
+    Field::optional("limit_download", Shape::Text, "Bytes a second that may be read from there"),
+    Field::optional("limit_requests", Shape::Integer, "Operations a second that the storage may be asked for"),
+    Field::optional("concurrency", Shape::Integer, "Operations that the storage may be asked for at once"),
 ];
 
 const DEFAULTS: &[Field] = &[

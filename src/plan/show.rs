@@ -72,7 +72,10 @@ impl Plan {
     fn repository_section(&self) -> Option<Section> {
         let repository = self.repository.as_ref()?;
         let mut rows = vec![row("location", repository.location.to_string())];
-        rows.extend(written(&self.settings.table("repository")?, &["password", "key_file"]));
+        rows.extend(written(
+            &self.settings.table("repository")?,
+            &["password", "key_file", "limit_upload", "limit_download", "limit_requests", "concurrency"],
+        ));
         Some(section("repository", rows))
     }
 

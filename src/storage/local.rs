@@ -233,6 +233,10 @@ impl Storage for LocalStorage {
     fn location(&self) -> String {
         self.root.display().to_string()
     }
+
+    fn requests_die_with_sender(&self) -> bool {
+        true
+    }
 }
 
 /// What is not known is read.

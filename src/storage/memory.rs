@@ -96,4 +96,8 @@ impl Storage for MemoryStorage {
     fn location(&self) -> String {
         "memory".to_owned()
     }
+
+    fn requests_die_with_sender(&self) -> bool {
+        true
+    }
 }

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::address::SshAddress;
-use super::{LocalStorage, ServedStorage, SftpStorage, Storage, StorageError};
+use super::{LocalStorage, S3Address, S3AddressError, S3Storage, ServedStorage, SftpStorage, Storage, StorageError};
 use crate::error::{Error, ErrorKind};
 
 /// Schemes that the format of LOCATION reserves and this build can't open.
-const RESERVED: [&str; 2] = ["s3", "azblob"];
+const RESERVED: [&str; 1] = ["azblob"];
 
 /// A parsed LOCATION.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Location {
     Ssh(SshAddress),
     /// A directory that an SFTP server gives access to.
     Sftp(SshAddress),
+    /// A bucket, or a place in one.
+    S3(Box<S3Address>),
 }
 
 /// A LOCATION that means nothing here. The message never repeats the text, which may hold a password.
@@ -42,6 +44,9 @@ pub enum ParseLocationError {
     /// A scheme that nobody knows.
     #[error("{0}:// is no storage that compline knows")]
     UnknownScheme(String),
+    /// What stands behind `s3:`.
+    #[error(transparent)]
+    S3(#[from] S3AddressError),
     /// `file://` with a machine's name.
     #[error("file:// can't name another machine")]
     ForeignHost,
@@ -61,6 +66,7 @@ impl ParseLocationError {
             Self::Empty => "Give a directory with -r, COMPLINE_REPO or the plan's repository.location",
             Self::Unsupported(_) => "Use a directory, which may be a mounted one",
             Self::UnknownScheme(_) => "Write a directory as /path or ./path",
+            Self::S3(error) => error.hint(),
             Self::ForeignHost => "Write file:///absolute/path or the path alone",
             Self::Address(..) => {
                 "Write ssh://user@host:port/absolute/path, or ssh://host/~/path for one below the home"
@@ -93,6 +99,7 @@ impl Location {
             "file" => file_path(rest).map(Self::Local),
             "ssh" => SshAddress::parse("ssh", rest).map(Self::Ssh),
             "sftp" => SshAddress::parse("sftp", rest).map(Self::Sftp),
+            "s3" => s3_address(rest),
             _ => match RESERVED.into_iter().find(|reserved| *reserved == scheme) {
                 Some(reserved) => Err(ParseLocationError::Unsupported(reserved)),
                 None if rest.starts_with(b"//") => Err(ParseLocationError::UnknownScheme(scheme.to_owned())),
@@ -110,6 +117,7 @@ impl Location {
             Self::Local(path) => Ok(Box::new(LocalStorage::open(path)?)),
             Self::Ssh(address) => Ok(Box::new(ServedStorage::open(address)?)),
             Self::Sftp(address) => Ok(Box::new(SftpStorage::open(address)?)),
+            Self::S3(address) => Ok(Box::new(S3Storage::open(address)?)),
         }
     }
 
@@ -122,6 +130,8 @@ impl Location {
             Self::Local(path) => Ok(Box::new(LocalStorage::create(path)?)),
             Self::Ssh(address) => Ok(Box::new(ServedStorage::create(address)?)),
             Self::Sftp(address) => Ok(Box::new(SftpStorage::create(address)?)),
+            // Buckets are made by whoever pays for them, and prefixes need no making.
+            Self::S3(address) => Ok(Box::new(S3Storage::open(address)?)),
         }
     }
 
@@ -130,7 +140,7 @@ impl Location {
     pub fn local_path(&self) -> Option<&Path> {
         match self {
             Self::Local(path) => Some(path),
-            Self::Ssh(_) | Self::Sftp(_) => None,
+            Self::Ssh(_) | Self::Sftp(_) | Self::S3(_) => None,
         }
     }
 
@@ -161,6 +171,7 @@ impl fmt::Display for Location {
         match self {
             Self::Local(path) => path.display().fmt(f),
             Self::Ssh(address) | Self::Sftp(address) => address.fmt(f),
+            Self::S3(address) => address.fmt(f),
         }
     }
 }
@@ -172,6 +183,13 @@ fn split_scheme(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let is_scheme = scheme.first()?.is_ascii_lowercase()
         && scheme.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(byte));
     is_scheme.then(|| std::str::from_utf8(scheme).ok()).flatten().map(|scheme| (scheme, rest))
+}
+
+/// `s3://bucket/prefix?options`
+fn s3_address(rest: &[u8]) -> Result<Location, ParseLocationError> {
+    let text = std::str::from_utf8(rest).ok().and_then(|text| text.strip_prefix("//"));
+    let address = S3Address::parse(text.ok_or(S3AddressError::Bucket)?)?;
+    Ok(Location::S3(Box::new(address)))
 }
 
 /// `file:path`, `file:///path`, `file://localhost/path`.
@@ -221,6 +239,17 @@ mod tests {
             assert!(!format!("{error:?}").contains("secret"));
             assert_eq!(error.kind().exit_code(), 2);
         }
+    }
+
+    #[test]
+    fn an_address_of_s3_is_one_and_shows_itself() {
+        let text = "s3://backups/shop?endpoint=https://rgw:8443&region=default";
+        let location: Location = text.parse().expect("it parses");
+        assert_eq!(location.to_string(), text);
+        assert_eq!(location.local_path(), None);
+        let error = "s3://key:secret@bucket/".parse::<Location>().unwrap_err();
+        assert!(!format!("{error:?}{error}").contains("secret"));
+        "s3:bucket".parse::<Location>().unwrap_err();
     }
 
     #[test]

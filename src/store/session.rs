@@ -265,7 +265,9 @@ pub fn list_living(repository: &Repository, context: &Context<'_>) -> Result<Vec
         let newest = session.signs.iter().copied().max().unwrap_or(0);
         let now = context.clock.now();
         let seen = repository.index().sign_seen(session.id, newest, now)?;
-        let is_gone = session.record.as_ref().is_some_and(|record| record.process.is_gone(&this));
+        // A request that a dead process sent may still arrive where somebody carries it.
+        let is_over = repository.storage().requests_die_with_sender();
+        let is_gone = is_over && session.record.as_ref().is_some_and(|record| record.process.is_gone(&this));
         if is_gone || now.duration_since(seen) >= SILENT_MAX {
             context.observer.detail(&format!("Ended a dead session: {}", session.describe()));
             end(repository, &session)?;

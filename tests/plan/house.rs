@@ -126,7 +126,12 @@ impl House {
     }
 
     fn target(&self) -> Target {
-        Target { location: self.location(), unlock: unlock(), cache: Some(self.path("cache")) }
+        Target {
+            location: self.location(),
+            unlock: unlock(),
+            cache: Some(self.path("cache")),
+            limits: compline::storage::Limits::default(),
+        }
     }
 }
 

@@ -34,7 +34,12 @@ impl Machine {
         let location = Location::parse(scratch.path().join("repository").as_os_str()).unwrap();
         let (unlock, _) = Unlock::new_key_file().unwrap();
         with_app(&World::new(), |app| init::run(app, &location, &unlock, "", Share::PACK, None).unwrap());
-        let target = Target { location, unlock, cache: Some(scratch.path().join("cache")) };
+        let target = Target {
+            location,
+            unlock,
+            cache: Some(scratch.path().join("cache")),
+            limits: compline::storage::Limits::default(),
+        };
         std::fs::create_dir_all(scratch.path().join("source/below")).unwrap();
         let machine = Self { scratch, target, nights: Cell::new(0) };
         for at in 0..20 {

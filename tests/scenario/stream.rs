@@ -71,7 +71,12 @@ fn target(scratch: &TempDir) -> Arc<Target> {
     let location = Location::parse(scratch.path().join("repository").as_os_str()).unwrap();
     let (unlock, _) = Unlock::new_key_file().unwrap();
     with_app(&World::new(), |app| init::run(app, &location, &unlock, "", Share::PACK, None).unwrap());
-    Arc::new(Target { location, unlock, cache: Some(scratch.path().join("cache")) })
+    Arc::new(Target {
+        location,
+        unlock,
+        cache: Some(scratch.path().join("cache")),
+        limits: compline::storage::Limits::default(),
+    })
 }
 
 fn round_trip(len: u64) {

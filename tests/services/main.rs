@@ -14,6 +14,9 @@ mod stage;
 
 mod postgres;
 mod postgres_server;
+mod s3;
+#[path = "../support/s3_server.rs"]
+mod s3_server;
 mod ssh;
 #[path = "../support/ssh_server.rs"]
 mod ssh_server;

@@ -16,11 +16,14 @@ mod faulty_storage;
 mod hostile;
 mod local;
 mod remote;
+mod s3;
+#[path = "../support/s3_server.rs"]
+mod s3_server;
 #[path = "../support/ssh_server.rs"]
 mod ssh_server;
 
 use compline::id::{KeyId, PackId, RetiredId, SegmentId, SessionId, SnapshotId};
-use compline::storage::{LocalStorage, MemoryStorage, ObjectKey, ObjectKind, Storage};
+use compline::storage::{LimitedStorage, Limits, LocalStorage, MemoryStorage, ObjectKey, ObjectKind, Storage};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -29,11 +32,16 @@ struct Place {
     storage: Arc<dyn Storage>,
     _directory: Option<TempDir>,
     _server: Option<ssh_server::SshServer>,
+    _s3_server: Option<s3_server::S3Server>,
 }
 
 impl Place {
     fn of(storage: impl Storage + 'static, directory: Option<TempDir>) -> Self {
-        Self { storage: Arc::new(storage), _directory: directory, _server: None }
+        Self { storage: Arc::new(storage), _directory: directory, _server: None, _s3_server: None }
+    }
+
+    fn beside(self, server: s3_server::S3Server) -> Self {
+        Self { _s3_server: Some(server), ..self }
     }
 }
 
@@ -75,7 +83,7 @@ fn by_ssh_server(scheme: &str) -> Option<Place> {
     let directory = TempDir::new().unwrap();
     let location = remote::location(scheme, directory.path(), &server.ssh("user"), &server.remote());
     let storage: Arc<dyn Storage> = Arc::from(location.create().unwrap());
-    Some(Place { storage, _directory: Some(directory), _server: Some(server) })
+    Some(Place { storage, _directory: Some(directory), _server: Some(server), _s3_server: None })
 }
 
 /// The protocol of `compline serve` alone, on machines that have no SSH server.
@@ -87,20 +95,43 @@ fn served() -> Place {
     Place::of(storage, Some(directory))
 }
 
+/// Held back, but not by much.
+fn limited() -> Place {
+    let many = Some(1 << 40);
+    let limits = Limits { upload: many, download: many, requests: many, concurrency: Some(2) };
+    Place::of(LimitedStorage::new(MemoryStorage::new(), limits), None)
+}
+
+/// A bucket of a server in this process.
+fn s3() -> Place {
+    let server = s3_server::S3Server::start();
+    Place::of(s3::storage_in(&server), None).beside(server)
+}
+
+/// The same with a server that has never heard of conditions.
+fn s3_without_conditions() -> Place {
+    let server = s3_server::S3Server::start();
+    server.ignore_conditions();
+    Place::of(s3::storage_in(&server), None).beside(server)
+}
+
+/// A server that somebody started: `COMPLINE_TEST_S3` has a LOCATION, the environment the credentials. `tests/ceph` does so.
+fn s3_elsewhere() -> Option<Place> {
+    let storage = s3::storage_elsewhere();
+    if storage.is_none() {
+        println!("SKIPPED: COMPLINE_TEST_S3 names no server (tests/ceph starts one)");
+    }
+    storage.map(|storage| Place::of(storage, None))
+}
+
 macro_rules! suite {
-    ($($sentence:ident),* $(,)?) => {
-        suite!(@ memory $($sentence)*);
-        suite!(@ local $($sentence)*);
-        suite!(@ local_by_location $($sentence)*);
-        suite!(@ faultless $($sentence)*);
-        suite!(@ served $($sentence)*);
-        suite!(@ ssh $($sentence)*);
-        suite!(@ sftp $($sentence)*);
+    ([$($place:ident)*] $sentences:tt) => {
+        $(suite!(@ $place $sentences);)*
     };
-    (@ $place:ident $($sentence:ident)*) => {
+    (@ $place:ident [$($sentence:ident)*]) => {
         mod $place {
             $(#[test] fn $sentence() {
-                // None: the programs that it takes are missing, which was said.
+                // None: what it takes is missing, which was said.
                 let Some(place) = Option::<crate::Place>::from(crate::$place()) else { return };
                 crate::contract::$sentence(&place.storage);
             })*
@@ -109,24 +140,30 @@ macro_rules! suite {
 }
 
 mod suites {
-    suite!(
-        a_put_object_is_read_back_whole,
-        an_empty_object_is_an_object,
-        a_large_object_is_read_back_whole,
-        a_put_of_an_existing_key_fails_and_keeps_the_old_bytes,
-        of_many_writers_of_one_key_exactly_one_wins_and_its_bytes_stand,
-        a_reader_sees_nothing_or_everything_of_an_object_being_put,
-        a_replaced_object_has_the_new_bytes_and_keeps_its_name,
-        a_reader_sees_the_old_bytes_or_the_new_ones_of_an_object_being_replaced,
-        a_missing_object_is_not_found,
-        a_range_gives_exactly_its_bytes,
-        a_range_past_the_end_is_out_of_range,
-        listing_gives_one_kind_sorted_with_lengths,
-        listing_what_was_never_put_is_empty,
-        a_deleted_object_is_gone_and_its_name_free,
-        deleting_what_is_missing_is_not_found,
-        writers_of_different_keys_do_not_disturb_each_other,
-    );
+    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_without_conditions s3_elsewhere] [
+        a_put_object_is_read_back_whole
+        an_empty_object_is_an_object
+        a_large_object_is_read_back_whole
+        a_put_of_an_existing_key_fails_and_keeps_the_old_bytes
+        a_reader_sees_nothing_or_everything_of_an_object_being_put
+        a_replaced_object_has_the_new_bytes_and_keeps_its_name
+        a_reader_sees_the_old_bytes_or_the_new_ones_of_an_object_being_replaced
+        a_missing_object_is_not_found
+        a_range_gives_exactly_its_bytes
+        a_range_past_the_end_is_out_of_range
+        listing_gives_one_kind_sorted_with_lengths
+        listing_what_was_never_put_is_empty
+        a_deleted_object_is_gone_and_its_name_free
+        deleting_what_is_missing_is_not_found
+        writers_of_different_keys_do_not_disturb_each_other
+    ]);
+}
+
+/// What a server without conditions can't keep: `src/storage/s3.rs` says why it does no harm.
+mod races {
+    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_elsewhere] [
+        of_many_writers_of_one_key_exactly_one_wins_and_its_bytes_stand
+    ]);
 }
 
 fn config() -> ObjectKey {

@@ -3,12 +3,12 @@
 use crate::sources::{Source, without_comment};
 
 /// Word, what to say, and where it means something else: a profile that is named for what its users call blobs,
-/// PostgreSQL's catalogs and backends, other people's vaults.
+/// PostgreSQL's catalogs and backends, the name of a module of rust-s3, other people's vaults.
 const REFUSED: [(&str, &str, &[&str]); 9] = [
     ("vault", "repository", &["src/settings/"]),
     ("blob", "object, or chunk", &["src/chunker.rs", "src/plan/"]),
     ("blobs", "objects, or chunks", &[]),
-    ("backend", "storage", &["src/components/"]),
+    ("backend", "storage", &["src/components/", "src/storage/s3/client.rs"]),
     ("backends", "storage", &["src/components/"]),
     ("catalog", "index", &["src/components/"]),
     ("bundle", "pack", &[]),

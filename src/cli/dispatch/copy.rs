@@ -12,15 +12,17 @@ use crate::commands::forget::Only;
 use crate::error::{Error, Result};
 use crate::observer::Problem;
 use crate::plan::{Plan, PlannedCopy};
+use crate::storage::Limits;
 use crate::store::Repository;
 
 pub(super) fn copy(session: &Session<'_>, options: &Copy) -> Result<Ending> {
     let mut reports = Vec::new();
     if let Some(location) = &options.from {
         let to = session.target()?;
-        let from = unlock::from(location, &options.from_key, to.cache.clone(), session.app.variable, || {
-            Ok(to.unlock.clone())
-        })?;
+        let from =
+            unlock::from(location, &options.from_key, (to.cache.clone(), to.limits), session.app.variable, || {
+                Ok(to.unlock.clone())
+            })?;
         reports.push(commands::copy::run(session.app, &from, &to, &wish(options, None)?, options.dry_run)?);
     } else {
         reports = by_plan(session, options)?;
@@ -77,5 +79,5 @@ fn wish(options: &Copy, planned: Option<(&Plan, &PlannedCopy)>) -> Result<Wish> 
 pub(super) fn keys_of(session: &Session<'_>, location: &OsStr, key: &FromKey) -> Result<Repository> {
     let cache = unlock::cache(session.global, session.app.variable);
     let own = || unlock::existing(session.global, session.plan.as_ref(), session.app.variable, location);
-    unlock::from(location, key, cache, session.app.variable, own)?.open()
+    unlock::from(location, key, (cache, Limits::default()), session.app.variable, own)?.open()
 }
