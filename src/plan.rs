@@ -274,6 +274,10 @@ fn location(settings: &Settings) -> Result<Location> {
             address.ca = address.ca.map(|path| settings.resolve(path));
             Ok(Location::S3(address))
         }
+        Ok(Location::Azure(mut address)) => {
+            address.ca = address.ca.map(|path| settings.resolve(path));
+            Ok(Location::Azure(address))
+        }
         Ok(elsewhere) => Ok(elsewhere),
         Err(problem) => Err(settings.error("location", format!("can't be used: {problem}")).hint(problem.hint())),
     }

@@ -4,6 +4,7 @@
 //! implementation. Storage knows no formats and no encryption; it keeps write-once byte strings.
 
 mod address;
+mod azure;
 mod error;
 mod key;
 mod limit;
@@ -16,21 +17,24 @@ mod served;
 mod sftp;
 mod ssh;
 mod url;
+mod web;
 mod wire;
 
 use std::ops::Range;
 
 pub use address::SshAddress;
+pub use azure::{AzureAddress, AzureAddressError, AzureStorage};
 pub use error::{StorageError, StorageErrorKind};
 pub use key::{ObjectKey, ObjectKind};
 pub use limit::{LimitedStorage, Limits};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
-pub use s3::{RequestKind, Requests, S3Address, S3AddressError, S3Storage};
+pub use s3::{S3Address, S3AddressError, S3Storage};
 pub use serve::{Rights, serve};
 pub use served::ServedStorage;
 pub use sftp::SftpStorage;
 pub use url::{Location, ParseLocationError};
+pub use web::{RequestKind, Requests};
 
 use crate::mmap::Map;
 

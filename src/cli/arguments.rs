@@ -32,8 +32,9 @@ a gate, 5 damage found, 6 version guard, 7 unsafe target, 10 no repository, 12 w
 #[command(next_help_heading = "Options of every command")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Global {
-    /// Where the repository lies: a path, ssh://user@host:port/path, sftp://user@host:port/path, s3://bucket/prefix
-    /// (default: what the plan says)
+    /// Where the repository lies: a path, ssh://user@host:port/path, sftp://user@host:port/path, s3://bucket/prefix,
+    /// azblob://container/prefix (default: what the plan says)
+    #[expect(clippy::doc_markdown, reason = "the help shows it as it is")]
     #[arg(short, long, global = true, env = "COMPLINE_REPO", value_name = "LOCATION", hide_env_values = true)]
     pub repo: Option<OsString>,
     /// The plan file

@@ -151,7 +151,7 @@ fn what_is_wrong_is_said_with_line_and_a_way_out() {
             "Keep the one",
         ),
         (
-            &format!("{HEAD}{component}[repository]\nlocation = \"azblob://b/p\""),
+            &format!("{HEAD}{component}[repository]\nlocation = \"azblob://B/p\""),
             "line 9: \"location\" in [repository] can't be used",
             "",
         ),

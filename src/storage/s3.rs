@@ -22,9 +22,6 @@
 mod address;
 mod client;
 mod credentials;
-mod requests;
-mod tls;
-mod trouble;
 
 use std::fmt;
 use std::ops::Range;
@@ -34,12 +31,12 @@ use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue, IF_NONE
 use s3::command::{Command, Multipart};
 use s3::serde_types::{CompleteMultipartUploadData, InitiateMultipartUploadResponse, ListBucketResult, Part};
 
-use self::client::{Answer, Client, Failure, announced_len};
-use self::trouble::Subject;
+use self::client::Client;
+use super::web::{Answer, Failure, Put, Refusal, Requests, Subject, announced_len};
 use super::{Listed, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
 
 pub use address::{S3Address, S3AddressError};
-pub use requests::{RequestKind, Requests};
+pub(super) use address::{endpoint, percent_decoded};
 
 const STORAGE_CLASS: HeaderName = HeaderName::from_static("x-amz-storage-class");
 const CONTENT_TYPE: &str = "application/octet-stream";
@@ -49,8 +46,6 @@ const PAGE_COUNT: usize = 1000;
 const OBJECT_LEN_MAX: u64 = 1 << 50;
 /// The conditions of a server are tried out with an object no longer than this.
 const TRIAL_LEN_MAX: usize = 64 << 10;
-/// How often a new object is sent whose answer is lost each time.
-const LOST_PUTS_MAX: u32 = 8;
 
 /// What is known of `If-None-Match`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,27 +162,12 @@ impl S3Storage {
     /// A put with the condition that there is no such object. False: the server knows no such condition, and nothing is
     /// stored.
     fn put_on_condition(&self, key: &ObjectKey, bytes: &[u8]) -> Result<bool, StorageError> {
-        let mut count = 0;
-        loop {
-            let Err(failure) = self.put(key, bytes, true) else { return Ok(true) };
-            count += 1;
-            let exists = || StorageError::new(StorageErrorKind::Exists, key);
-            let is_refused = |test: fn(&trouble::Refusal) -> bool| failure.refusal().is_some_and(test);
-            if is_refused(trouble::Refusal::is_there_already) {
-                let is_ours = failure.was_unclear && self.holds(key, bytes)? == Some(true);
-                return if is_ours { Ok(true) } else { Err(exists()) };
-            }
-            if is_refused(trouble::Refusal::is_not_implemented) {
-                return Ok(false);
-            }
-            if !failure.is_lost() || count >= LOST_PUTS_MAX {
-                return Err(self.error(key, failure));
-            }
-            match self.holds(key, bytes)? {
-                Some(true) => return Ok(true),
-                Some(false) => return Err(exists()),
-                None => self.client.pause(count),
-            }
+        let put = || self.put(key, bytes, true).map(drop);
+        match self.client.put_on_condition(&put, &|| self.holds(key, bytes))? {
+            Put::Stored => Ok(true),
+            Put::Exists => Err(StorageError::new(StorageErrorKind::Exists, key)),
+            Put::Failed(failure) if failure.refusal().is_some_and(Refusal::is_not_implemented) => Ok(false),
+            Put::Failed(failure) => Err(self.error(key, failure)),
         }
     }
 
@@ -204,7 +184,7 @@ impl S3Storage {
     fn try_conditions(&self, key: &ObjectKey, bytes: &[u8]) {
         let known = match self.put(key, bytes, true) {
             Ok(_) => Conditions::Ignored,
-            Err(failure) if failure.refusal().is_some_and(trouble::Refusal::is_there_already) => Conditions::Honoured,
+            Err(failure) if failure.refusal().is_some_and(Refusal::is_there_already) => Conditions::Honoured,
             // Somebody else is going to find out.
             Err(_) => return,
         };
@@ -268,7 +248,7 @@ impl S3Storage {
             Ok(_) if self.holds(key, bytes)? == Some(true) => Ok(()),
             Ok(_) => Err(self.nonsense(key, "could not put the parts of an object together")),
             Err(failure) if failure.was_unclear && self.holds(key, bytes)? == Some(true) => Ok(()),
-            Err(failure) if failure.refusal().is_some_and(trouble::Refusal::is_there_already) => {
+            Err(failure) if failure.refusal().is_some_and(Refusal::is_there_already) => {
                 Err(StorageError::new(StorageErrorKind::Exists, key))
             }
             Err(failure) => Err(self.error(key, failure)),

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::address::SshAddress;
-use super::{LocalStorage, S3Address, S3AddressError, S3Storage, ServedStorage, SftpStorage, Storage, StorageError};
+use super::{
+    AzureAddress, AzureAddressError, AzureStorage, LocalStorage, S3Address, S3AddressError, S3Storage, ServedStorage,
+    SftpStorage, Storage, StorageError,
+};
 use crate::error::{Error, ErrorKind};
-
-/// Schemes that the format of LOCATION reserves and this build can't open.
-const RESERVED: [&str; 1] = ["azblob"];
 
 /// A parsed LOCATION.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum Location {
     Sftp(SshAddress),
     /// A bucket, or a place in one.
     S3(Box<S3Address>),
+    /// A container of Azure, or a place in one.
+    Azure(Box<AzureAddress>),
 }
 
 /// A LOCATION that means nothing here. The message never repeats the text, which may hold a password.
@@ -38,12 +40,12 @@ pub enum ParseLocationError {
     /// Nothing was given.
     #[error("The location of the repository is empty")]
     Empty,
-    /// A scheme that belongs to a storage this build does not have.
-    #[error("Storage over {0}:// is not supported by this build yet")]
-    Unsupported(&'static str),
     /// A scheme that nobody knows.
     #[error("{0}:// is no storage that compline knows")]
     UnknownScheme(String),
+    /// What stands behind `azblob:`.
+    #[error(transparent)]
+    Azure(#[from] AzureAddressError),
     /// What stands behind `s3:`.
     #[error(transparent)]
     S3(#[from] S3AddressError),
@@ -64,9 +66,9 @@ impl ParseLocationError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Empty => "Give a directory with -r, COMPLINE_REPO or the plan's repository.location",
-            Self::Unsupported(_) => "Use a directory, which may be a mounted one",
             Self::UnknownScheme(_) => "Write a directory as /path or ./path",
             Self::S3(error) => error.hint(),
+            Self::Azure(error) => error.hint(),
             Self::ForeignHost => "Write file:///absolute/path or the path alone",
             Self::Address(..) => {
                 "Write ssh://user@host:port/absolute/path, or ssh://host/~/path for one below the home"
@@ -100,11 +102,12 @@ impl Location {
             "ssh" => SshAddress::parse("ssh", rest).map(Self::Ssh),
             "sftp" => SshAddress::parse("sftp", rest).map(Self::Sftp),
             "s3" => s3_address(rest),
-            _ => match RESERVED.into_iter().find(|reserved| *reserved == scheme) {
-                Some(reserved) => Err(ParseLocationError::Unsupported(reserved)),
-                None if rest.starts_with(b"//") => Err(ParseLocationError::UnknownScheme(scheme.to_owned())),
-                None => Ok(Self::Local(PathBuf::from(text))),
-            },
+            "azblob" => {
+                let text = std::str::from_utf8(rest).unwrap_or_default();
+                Ok(Self::Azure(Box::new(AzureAddress::parse(text)?)))
+            }
+            _ if rest.starts_with(b"//") => Err(ParseLocationError::UnknownScheme(scheme.to_owned())),
+            _ => Ok(Self::Local(PathBuf::from(text))),
         }
     }
 
@@ -118,6 +121,7 @@ impl Location {
             Self::Ssh(address) => Ok(Box::new(ServedStorage::open(address)?)),
             Self::Sftp(address) => Ok(Box::new(SftpStorage::open(address)?)),
             Self::S3(address) => Ok(Box::new(S3Storage::open(address)?)),
+            Self::Azure(address) => Ok(Box::new(AzureStorage::open(address)?)),
         }
     }
 
@@ -131,7 +135,7 @@ impl Location {
             Self::Ssh(address) => Ok(Box::new(ServedStorage::create(address)?)),
             Self::Sftp(address) => Ok(Box::new(SftpStorage::create(address)?)),
             // Buckets are made by whoever pays for them, and prefixes need no making.
-            Self::S3(address) => Ok(Box::new(S3Storage::open(address)?)),
+            Self::S3(_) | Self::Azure(_) => self.open(),
         }
     }
 
@@ -140,7 +144,7 @@ impl Location {
     pub fn local_path(&self) -> Option<&Path> {
         match self {
             Self::Local(path) => Some(path),
-            Self::Ssh(_) | Self::Sftp(_) | Self::S3(_) => None,
+            Self::Ssh(_) | Self::Sftp(_) | Self::S3(_) | Self::Azure(_) => None,
         }
     }
 
@@ -172,6 +176,7 @@ impl fmt::Display for Location {
             Self::Local(path) => path.display().fmt(f),
             Self::Ssh(address) | Self::Sftp(address) => address.fmt(f),
             Self::S3(address) => address.fmt(f),
+            Self::Azure(address) => address.fmt(f),
         }
     }
 }
@@ -231,10 +236,9 @@ mod tests {
     }
 
     #[test]
-    fn storage_that_is_not_built_yet_is_named_without_its_secrets() {
-        for scheme in RESERVED {
+    fn addresses_with_passwords_are_refused_and_never_repeated() {
+        for scheme in ["azblob", "s3", "sftp", "ssh"] {
             let error = format!("{scheme}://user:secret@host/path").parse::<Location>().unwrap_err();
-            assert_eq!(error, ParseLocationError::Unsupported(scheme));
             let error = Error::from(error);
             assert!(!format!("{error:?}").contains("secret"));
             assert_eq!(error.kind().exit_code(), 2);
@@ -250,6 +254,13 @@ mod tests {
         let error = "s3://key:secret@bucket/".parse::<Location>().unwrap_err();
         assert!(!format!("{error:?}{error}").contains("secret"));
         "s3:bucket".parse::<Location>().unwrap_err();
+    }
+
+    #[test]
+    fn an_address_of_azure_is_one_and_shows_itself() {
+        let text = "azblob://backups/shop?account=acme";
+        let location: Location = text.parse().expect("it parses");
+        assert_eq!((location.to_string().as_str(), location.local_path()), (text, None));
     }
 
     #[test]

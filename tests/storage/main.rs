@@ -9,6 +9,9 @@
     reason = "a test says what went wrong by stopping"
 )]
 
+mod azure;
+#[path = "../support/azurite.rs"]
+mod azurite;
 mod contract;
 mod faulty;
 #[path = "../support/faulty_storage.rs"]
@@ -33,11 +36,12 @@ struct Place {
     _directory: Option<TempDir>,
     _server: Option<ssh_server::SshServer>,
     _s3_server: Option<s3_server::S3Server>,
+    _azurite: Option<azurite::Azurite>,
 }
 
 impl Place {
     fn of(storage: impl Storage + 'static, directory: Option<TempDir>) -> Self {
-        Self { storage: Arc::new(storage), _directory: directory, _server: None, _s3_server: None }
+        Self { storage: Arc::new(storage), _directory: directory, _server: None, _s3_server: None, _azurite: None }
     }
 
     fn beside(self, server: s3_server::S3Server) -> Self {
@@ -83,7 +87,7 @@ fn by_ssh_server(scheme: &str) -> Option<Place> {
     let directory = TempDir::new().unwrap();
     let location = remote::location(scheme, directory.path(), &server.ssh("user"), &server.remote());
     let storage: Arc<dyn Storage> = Arc::from(location.create().unwrap());
-    Some(Place { storage, _directory: Some(directory), _server: Some(server), _s3_server: None })
+    Some(Place { storage, _directory: Some(directory), _server: Some(server), _s3_server: None, _azurite: None })
 }
 
 /// The protocol of `compline serve` alone, on machines that have no SSH server.
@@ -124,6 +128,12 @@ fn s3_elsewhere() -> Option<Place> {
     storage.map(|storage| Place::of(storage, None))
 }
 
+/// A container of Azurite.
+fn azure() -> Option<Place> {
+    let (server, storage) = azure::place()?;
+    Some(Place { _azurite: Some(server), ..Place::of(storage, None) })
+}
+
 macro_rules! suite {
     ([$($place:ident)*] $sentences:tt) => {
         $(suite!(@ $place $sentences);)*
@@ -140,7 +150,7 @@ macro_rules! suite {
 }
 
 mod suites {
-    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_without_conditions s3_elsewhere] [
+    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_without_conditions s3_elsewhere azure] [
         a_put_object_is_read_back_whole
         an_empty_object_is_an_object
         a_large_object_is_read_back_whole
@@ -161,7 +171,7 @@ mod suites {
 
 /// What a server without conditions can't keep: `src/storage/s3.rs` says why it does no harm.
 mod races {
-    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_elsewhere] [
+    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_elsewhere azure] [
         of_many_writers_of_one_key_exactly_one_wins_and_its_bytes_stand
     ]);
 }

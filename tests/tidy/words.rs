@@ -2,12 +2,12 @@
 
 use crate::sources::{Source, without_comment};
 
-/// Word, what to say, and where it means something else: a profile that is named for what its users call blobs,
+/// Word, what to say, and where it means something else: a profile that is named for what its users call blobs, Azure's name of its objects,
 /// PostgreSQL's catalogs and backends, the name of a module of rust-s3, other people's vaults.
 const REFUSED: [(&str, &str, &[&str]); 9] = [
     ("vault", "repository", &["src/settings/"]),
-    ("blob", "object, or chunk", &["src/chunker.rs", "src/plan/"]),
-    ("blobs", "objects, or chunks", &[]),
+    ("blob", "object, or chunk", &["src/chunker.rs", "src/plan/", "src/storage/azure", "src/storage/web/trouble.rs"]),
+    ("blobs", "objects, or chunks", &["src/storage/azure"]),
     ("backend", "storage", &["src/components/", "src/storage/s3/client.rs"]),
     ("backends", "storage", &["src/components/"]),
     ("catalog", "index", &["src/components/"]),

@@ -200,7 +200,7 @@ fn unknown(name: &str) -> S3AddressError {
     S3AddressError::UnknownOption(text)
 }
 
-fn endpoint(text: &str) -> Result<String, S3AddressError> {
+pub(in crate::storage) fn endpoint(text: &str) -> Result<String, S3AddressError> {
     let error = |why| Err(S3AddressError::Option("endpoint", why));
     let (scheme, host) = text.split_once("://").unwrap_or(("https", text));
     let host = host.trim_end_matches('/');
@@ -232,7 +232,7 @@ fn word(name: &'static str, text: String) -> Result<String, S3AddressError> {
 }
 
 /// `%2F` is `/`; a lone `%` stays.
-fn percent_decoded(text: &str) -> Option<String> {
+pub(in crate::storage) fn percent_decoded(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -18,7 +18,7 @@ const SKEW_SECONDS_MAX: u64 = 900;
 
 /// What a request was about.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Subject {
+pub(in crate::storage) enum Subject {
     Object(ObjectKey),
     List(ObjectKind),
 }
@@ -44,10 +44,10 @@ struct ErrorBody {
 
 /// An answer that is no success.
 #[derive(Debug, Clone)]
-pub(super) struct Refusal {
-    pub(super) status: u16,
+pub(in crate::storage) struct Refusal {
+    pub(in crate::storage) status: u16,
     /// The code of S3, empty where the answer had none: for a HEAD, or from something in between.
-    pub(super) code: String,
+    pub(in crate::storage) code: String,
     message: String,
     region: Option<String>,
     /// How far the clock of the server is from that of the request, in seconds.
@@ -56,23 +56,28 @@ pub(super) struct Refusal {
 
 impl Refusal {
     /// Reads the answer to a request that was signed at `signed_at`, in the form of `x-amz-date`.
-    pub(super) fn read(status: u16, headers: &HeaderMap, body: &[u8], signed_at: &str) -> Self {
+    pub(in crate::storage) fn read(status: u16, headers: &HeaderMap, body: &[u8], signed_at: &str) -> Self {
         let text = String::from_utf8_lossy(body);
         let body: ErrorBody = quick_xml::de::from_str(&text).unwrap_or_default();
+        // A HEAD is answered without a body.
+        let header_code = headers.get("x-ms-error-code").and_then(|value| value.to_str().ok());
+        let code = if body.code.is_empty() { header_code.unwrap_or_default().to_owned() } else { body.code };
         let header_region = headers.get("x-amz-bucket-region").and_then(|value| value.to_str().ok());
         let region = body.region.or_else(|| header_region.map(str::to_owned));
-        Self { status, code: body.code, message: body.message, region, skew: skew(headers, signed_at) }
+        Self { status, code, message: body.message, region, skew: skew(headers, signed_at) }
     }
 
     /// Whether the same request may succeed a moment later.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(in crate::storage) fn is_passing(&self) -> bool {
         let by_code = [
             "BadDigest", // torn on the way
             "ConditionalRequestConflict",
             "IncompleteBody",
             "InternalError",
             "OperationAborted",
+            "OperationTimedOut",
             "RequestTimeout",
+            "ServerBusy",
             "ServiceUnavailable",
             "SlowDown",
             "SlowDownRead",
@@ -85,17 +90,18 @@ impl Refusal {
         matches!(self.status, 408 | 425 | 429 | 500 | 502..=504 | 509) || by_code.contains(&self.code.as_str())
     }
 
-    pub(super) fn is_not_found(&self) -> bool {
-        self.status == 404 && !matches!(self.code.as_str(), "NoSuchBucket" | "NoSuchUpload")
+    pub(in crate::storage) fn is_not_found(&self) -> bool {
+        self.status == 404 && !matches!(self.code.as_str(), "NoSuchBucket" | "NoSuchUpload" | "ContainerNotFound")
     }
 
     /// The condition of the request did not hold: there is such an object.
-    pub(super) fn is_there_already(&self) -> bool {
-        self.status == 412 || (self.status == 409 && self.code == "ObjectAlreadyExists")
+    pub(in crate::storage) fn is_there_already(&self) -> bool {
+        self.status == 412
+            || (self.status == 409 && matches!(self.code.as_str(), "ObjectAlreadyExists" | "BlobAlreadyExists"))
     }
 
     /// The server knows no conditions, or not with this request.
-    pub(super) fn is_not_implemented(&self) -> bool {
+    pub(in crate::storage) fn is_not_implemented(&self) -> bool {
         self.status == 501 || matches!(self.code.as_str(), "NotImplemented" | "InvalidArgument" | "UnsupportedArgument")
     }
 
@@ -110,6 +116,7 @@ impl Refusal {
     }
 
     /// Kind, what it means, and what to do.
+    #[expect(clippy::too_many_lines, reason = "a table of codes and what they mean")]
     fn explain(&self, bucket: &str) -> (StorageErrorKind, String, Option<&'static str>) {
         use StorageErrorKind::{Denied, Full, Other};
         if self.is_full() {
@@ -129,6 +136,26 @@ impl Refusal {
                 Other,
                 format!("there is no bucket {bucket}"),
                 Some("Create the bucket with the tools of the server, or correct the location; compline makes none"),
+            ),
+            ("ContainerNotFound" | "ContainerBeingDeleted", _) => (
+                Other,
+                format!("there is no container {bucket}"),
+                Some("Create the container with the tools of Azure, or correct the location; compline makes none"),
+            ),
+            (
+                "AuthenticationFailed"
+                | "AuthorizationFailure"
+                | "AuthorizationPermissionMismatch"
+                | "InvalidAuthenticationInfo"
+                | "NoAuthenticationInformation",
+                _,
+            ) => (
+                Denied,
+                "the server does not accept the key or signature, or not from here".to_owned(),
+                Some(
+                    "Check AZURE_STORAGE_ACCOUNT, AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, and the network rules of \
+                     the account",
+                ),
             ),
             ("InvalidAccessKeyId" | "NotSignedUp" | "InvalidClientTokenId", _) => {
                 (Denied, "the server does not know the access key".to_owned(), Some(CHECK_KEYS))
@@ -171,7 +198,13 @@ impl Refusal {
     }
 
     /// As an error.
-    pub(super) fn into_error(self, subject: Subject, bucket: &str, endpoint: &str, tries: Tries) -> StorageError {
+    pub(in crate::storage) fn into_error(
+        self,
+        subject: Subject,
+        bucket: &str,
+        endpoint: &str,
+        tries: Tries,
+    ) -> StorageError {
         if self.is_not_found()
             && let Subject::Object(key) = subject
         {
@@ -203,9 +236,9 @@ const LATER: &str = "Run the same command again when the server is well; nothing
 
 /// How often it was tried, for messages.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tries {
-    pub(super) count: u32,
-    pub(super) seconds: u64,
+pub(in crate::storage) struct Tries {
+    pub(in crate::storage) count: u32,
+    pub(in crate::storage) seconds: u64,
 }
 
 impl fmt::Display for Tries {
@@ -216,7 +249,7 @@ impl fmt::Display for Tries {
 
 /// No answer, or none that was whole.
 #[derive(Debug)]
-pub(super) enum Silence {
+pub(in crate::storage) enum Silence {
     /// The request could not be made: no effect, and no use in trying again.
     Impossible(Box<dyn StdError + Send + Sync>),
     /// The server is not who it should be.
@@ -231,7 +264,7 @@ pub(super) enum Silence {
 
 impl Silence {
     /// Of a request that was sent or was to be.
-    pub(super) fn of(error: reqwest::Error) -> Self {
+    pub(in crate::storage) fn of(error: reqwest::Error) -> Self {
         if cause::<rustls::Error>(&error).is_some() {
             return Self::Untrusted(error);
         }
@@ -241,16 +274,16 @@ impl Silence {
         if error.is_connect() { Self::Unreached(error) } else { Self::Lost(error) }
     }
 
-    pub(super) fn is_passing(&self) -> bool {
+    pub(in crate::storage) fn is_passing(&self) -> bool {
         matches!(self, Self::Unreached(_) | Self::Lost(_) | Self::TimedOut(_))
     }
 
     /// Whether the request may have been carried out.
-    pub(super) fn may_have_effect(&self) -> bool {
+    pub(in crate::storage) fn may_have_effect(&self) -> bool {
         matches!(self, Self::Lost(_) | Self::TimedOut(_))
     }
 
-    pub(super) fn into_error(self, subject: Subject, endpoint: &str, tries: Tries) -> StorageError {
+    pub(in crate::storage) fn into_error(self, subject: Subject, endpoint: &str, tries: Tries) -> StorageError {
         let error =
             |what: &str| StorageError::with_message(StorageErrorKind::Other, format!("{subject}: {what}{tries}"));
         match self {

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use s3::command::Command;
-
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestKind {
@@ -25,19 +23,6 @@ pub enum RequestKind {
 impl RequestKind {
     /// All kinds.
     pub const ALL: [Self; 6] = [Self::Get, Self::Head, Self::List, Self::Put, Self::Multipart, Self::Delete];
-
-    pub(super) fn of(command: &Command<'_>) -> Self {
-        match command {
-            Command::HeadObject => Self::Head,
-            Command::ListObjectsV2 { .. } => Self::List,
-            Command::PutObject { .. } => Self::Put,
-            Command::DeleteObject => Self::Delete,
-            Command::InitiateMultipartUpload { .. }
-            | Command::CompleteMultipartUpload { .. }
-            | Command::AbortMultipartUpload { .. } => Self::Multipart,
-            _ => Self::Get,
-        }
-    }
 }
 
 /// Counters that any thread may read at any time.
@@ -50,16 +35,16 @@ pub struct Requests {
 }
 
 impl Requests {
-    pub(super) fn count(&self, kind: RequestKind, len: u64) {
+    pub(in crate::storage) fn count(&self, kind: RequestKind, len: u64) {
         self.counts[kind as usize].fetch_add(1, Ordering::Relaxed);
         self.bytes_sent.fetch_add(len, Ordering::Relaxed);
     }
 
-    pub(super) fn received(&self, len: u64) {
+    pub(in crate::storage) fn received(&self, len: u64) {
         self.bytes_received.fetch_add(len, Ordering::Relaxed);
     }
 
-    pub(super) fn again(&self) {
+    pub(in crate::storage) fn again(&self) {
         self.again.fetch_add(1, Ordering::Relaxed);
     }
 
