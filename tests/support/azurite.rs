@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -16,8 +16,6 @@ pub const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz
 pub struct Azurite {
     process: Child,
     port: u16,
-    /// Kept open: it goes on to say things.
-    output: Option<BufReader<ChildStdout>>,
     _directory: TempDir,
 }
 
@@ -42,14 +40,15 @@ impl Azurite {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut server = Self { process, port, output: None, _directory: directory };
+        let mut server = Self { process, port, _directory: directory };
         let mut output = BufReader::new(server.process.stdout.take().unwrap());
         let mut line = String::new();
-        while !line.contains("successfully listening") {
+        while !line.contains("successfully listens") {
             line.clear();
             assert!(output.read_line(&mut line).unwrap() > 0, "Azurite ended");
         }
-        server.output = Some(output);
+        // It goes on to say things, and must not wait for somebody to hear them.
+        std::thread::spawn(move || output.lines().all(|line| line.is_ok()));
         Some(server)
     }
 
