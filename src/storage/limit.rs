@@ -40,7 +40,7 @@ impl Limits {
     /// Puts them around `storage`, if there are any.
     #[must_use]
     pub fn around(self, storage: Box<dyn Storage>) -> Box<dyn Storage> {
-        if self == Self::default() { storage } else { Box::new(LimitedStorage::new(storage, self)) }
+        if self == Self::default() { storage } else { Box::new(LimitedStorage::around(storage, self)) }
     }
 }
 
@@ -109,17 +109,21 @@ impl Drop for Inside<'_> {
 }
 
 /// A storage that is held back.
-pub struct LimitedStorage<S> {
-    inner: S,
+pub struct LimitedStorage {
+    inner: Box<dyn Storage>,
     upload: Option<Rate>,
     download: Option<Rate>,
     requests: Option<Rate>,
     gate: Option<Gate>,
 }
 
-impl<S: Storage> LimitedStorage<S> {
+impl LimitedStorage {
     /// Holds `inner` back.
-    pub fn new(inner: S, limits: Limits) -> Self {
+    pub fn new(inner: impl Storage + 'static, limits: Limits) -> Self {
+        Self::around(Box::new(inner), limits)
+    }
+
+    fn around(inner: Box<dyn Storage>, limits: Limits) -> Self {
         let gate = |room: u64| Gate { room: Mutex::new(room.max(1)), left: Condvar::new() };
         Self {
             inner,
@@ -130,25 +134,25 @@ impl<S: Storage> LimitedStorage<S> {
         }
     }
 
-    fn write<T>(&self, len: usize, work: impl FnOnce(&S) -> T) -> T {
+    fn write<T>(&self, len: usize, work: impl FnOnce(&dyn Storage) -> T) -> T {
         let _inside = self.gate.as_ref().map(Gate::enter);
         self.requests.iter().for_each(|rate| rate.wait_for(1));
         self.upload.iter().for_each(|rate| rate.wait_for(len as u64));
-        work(&self.inner)
+        work(self.inner.as_ref())
     }
 
-    fn ask<T>(&self, work: impl FnOnce(&S) -> T) -> T {
+    fn ask<T>(&self, work: impl FnOnce(&dyn Storage) -> T) -> T {
         self.write(0, work)
     }
 
     fn read<T>(
         &self,
-        work: impl FnOnce(&S) -> Result<T, StorageError>,
+        work: impl FnOnce(&dyn Storage) -> Result<T, StorageError>,
         len: impl FnOnce(&T) -> usize,
     ) -> Result<T, StorageError> {
         let _inside = self.gate.as_ref().map(Gate::enter);
         self.requests.iter().for_each(|rate| rate.wait_for(1));
-        let result = work(&self.inner)?;
+        let result = work(self.inner.as_ref())?;
         if let Some(rate) = &self.download {
             rate.wait_for(len(&result) as u64);
         }
@@ -156,40 +160,7 @@ impl<S: Storage> LimitedStorage<S> {
     }
 }
 
-impl Storage for Box<dyn Storage> {
-    fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        (**self).put_new(key, bytes)
-    }
-    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        (**self).replace(key, bytes)
-    }
-    fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
-        (**self).get(key)
-    }
-    fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
-        (**self).get_range(key, range)
-    }
-    fn len(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-        (**self).len(key)
-    }
-    fn list(&self, kind: ObjectKind) -> Result<Vec<Listed>, StorageError> {
-        (**self).list(kind)
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        (**self).delete(key)
-    }
-    fn location(&self) -> String {
-        (**self).location()
-    }
-    fn requests_die_with_sender(&self) -> bool {
-        (**self).requests_die_with_sender()
-    }
-    fn is_remote(&self) -> bool {
-        (**self).is_remote()
-    }
-}
-
-impl<S: Storage> Storage for LimitedStorage<S> {
+impl Storage for LimitedStorage {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
         self.write(bytes.len(), |inner| inner.put_new(key, bytes))
     }
