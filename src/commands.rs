@@ -7,6 +7,7 @@ pub mod diff;
 pub mod find;
 pub mod forget;
 pub mod init;
+mod inside;
 pub mod keys;
 pub mod listing;
 pub mod plan;

@@ -123,6 +123,10 @@ id!(
     ChunkId, 32
 );
 id!(
+    /// BLAKE3 of a piece of deflated data and of what it refers back to: it was made again as it was.
+    PieceProof, 32
+);
+id!(
     /// BLAKE3 of a pack object as stored. Proves the object, says nothing of its content.
     PackId, 32
 );

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main > cli > commands > plan > components > archive > store > storage
-//!                                                      └> chunker compress delta crypto codec pipeline (bytes in, bytes out)
+//!                                                      └> chunker compress delta reflate crypto codec pipeline (bytes in, bytes out)
 //!              vocabulary: id units clock error observer settings
 //! ```
 //! Arrows point down only; `tests/tidy.rs` fails when one doesn't.
@@ -26,6 +26,7 @@ pub mod mmap;
 pub mod observer;
 pub mod pipeline;
 pub mod plan;
+pub mod reflate;
 pub mod settings;
 pub mod storage;
 pub mod store;

@@ -6,8 +6,10 @@ use std::collections::HashSet;
 use super::content::{Leaves, read_tree};
 use super::entry::{Content, Entry, EntryKind};
 use super::path::ArchivePath;
+use super::reach::tree_key;
+use super::reader::ArchiveReader;
 use super::snapshots::{Published, is_forgotten};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, SnapshotId};
 use crate::observer::{Context, Counter, Ledger, Problem};
 use crate::store::{ChunkReader, Repository};
@@ -19,6 +21,8 @@ struct Checker<'k> {
     repository: &'k Repository,
     chunks: &'k ChunkReader<'k>,
     context: Context<'k>,
+    /// Makes compressed files again, if all data are read.
+    maker: Option<ArchiveReader<'k>>,
     seen: HashSet<Vec<u8>>,
     waiting: Vec<ChunkId>,
     owners: Vec<(usize, String)>,
@@ -28,16 +32,19 @@ struct Checker<'k> {
     looked_in_vain: bool,
 }
 
-/// Checks everything below `snapshots`. What is wrong goes to the observer.
+/// Checks everything below `snapshots`. What is wrong goes to the observer. `reads_data`: files that were taken apart are made
+/// again, each once.
 ///
 /// # Errors
 /// When the repository can't be read at all.
-pub fn run(repository: &Repository, snapshots: &[Published], context: Context<'_>) -> Result<()> {
+pub fn run(repository: &Repository, snapshots: &[Published], reads_data: bool, context: Context<'_>) -> Result<()> {
     let chunks = repository.reader(context);
+    let maker = reads_data.then(|| ArchiveReader::new(repository, context));
     let mut checker = Checker {
         repository,
         chunks: &chunks,
         context,
+        maker,
         seen: HashSet::new(),
         waiting: Vec::new(),
         owners: Vec::new(),
@@ -94,10 +101,7 @@ impl Checker<'_> {
     }
 
     fn directory(&mut self, content: &Content, subject: &str, path: &ArchivePath) -> Result<()> {
-        let mut w = crate::codec::Writer::new();
-        content.encode(&mut w);
-        let key = *blake3::hash(&w.into_bytes()).as_bytes();
-        if !self.seen.insert(key.to_vec()) {
+        if !self.seen.insert(tree_key(content).to_vec()) {
             return Ok(());
         }
         let shown = format!("{subject}/{path}");
@@ -136,7 +140,28 @@ impl Checker<'_> {
         if self.waiting.len() >= BATCH_COUNT {
             self.flush()?;
         }
-        Ok(())
+        self.make_again(content, subject)
+    }
+
+    fn make_again(&mut self, content: &Content, subject: &str) -> Result<()> {
+        let Some(maker) = self.maker.as_ref().filter(|_| content.reflated.is_some()) else { return Ok(()) };
+        if !self.seen.insert(tree_key(content).to_vec()) {
+            return Ok(());
+        }
+        let mut reader = maker.open(content);
+        let mut buffer = vec![0; 1 << 20];
+        let error = loop {
+            self.context.go_on()?;
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(cause) => {
+                    break cause.downcast().unwrap_or_else(|cause| Error::io("Its bytes can't be read", cause));
+                }
+            }
+        };
+        drop(reader);
+        self.problem(subject, &error)
     }
 
     /// Looks up what is waiting. What is not known may have been stored since the index was brought up to date, or moved.

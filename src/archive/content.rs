@@ -52,6 +52,12 @@ impl ContentBuilder {
         self.push_at(level + 1, piece, sink)
     }
 
+    /// Length of the pieces so far.
+    #[must_use]
+    pub fn pushed_len(&self) -> u64 {
+        self.len
+    }
+
     /// The content.
     ///
     /// # Errors
@@ -75,7 +81,7 @@ impl ContentBuilder {
 
     fn content(&self, level: usize, pieces: Vec<Piece>) -> Result<Content> {
         match u8::try_from(level) {
-            Ok(depth) if depth <= CONTENT_DEPTH_MAX => Ok(Content { len: self.len, depth, pieces }),
+            Ok(depth) if depth <= CONTENT_DEPTH_MAX => Ok(Content { len: self.len, depth, pieces, reflated: None }),
             _ => Err(Error::new(ErrorKind::Bug, "A content list grew too deep")),
         }
     }
@@ -192,13 +198,34 @@ fn list_key(depth: u8, id: &ChunkId) -> [u8; 32] {
 pub struct Leaves<'s> {
     chunks: &'s dyn ChunkSource,
     stack: Vec<(u8, std::vec::IntoIter<Piece>)>,
+    /// Bytes that are passed over, lists unread.
+    skip: u64,
 }
 
 impl<'s> Leaves<'s> {
     /// Begins at the first piece.
     #[must_use]
     pub fn new(chunks: &'s dyn ChunkSource, content: &Content) -> Self {
-        Self { chunks, stack: vec![(content.depth, content.pieces.clone().into_iter())] }
+        Self { chunks, stack: vec![(content.depth, content.pieces.clone().into_iter())], skip: 0 }
+    }
+
+    /// Begins behind the first `len` bytes, which end with a piece; otherwise with the piece that they end in.
+    #[must_use]
+    pub fn behind(chunks: &'s dyn ChunkSource, content: &Content, len: u64) -> Self {
+        Self { skip: len, ..Self::new(chunks, content) }
+    }
+
+    /// Passes over as many whole pieces as fit into `len` bytes; tells how many bytes are left of that.
+    ///
+    /// # Errors
+    /// When a list can't be read.
+    pub fn pass(&mut self, len: u64) -> Result<u64> {
+        self.skip = len;
+        if let Some(piece) = self.next_piece()? {
+            // The first one that is not passed over is still to come.
+            self.stack.push((0, vec![piece].into_iter()));
+        }
+        Ok(std::mem::take(&mut self.skip))
     }
 
     fn descend(&mut self, depth: u8, piece: &Piece) -> Result<()> {
@@ -211,25 +238,38 @@ impl<'s> Leaves<'s> {
     }
 }
 
-impl Iterator for Leaves<'_> {
-    type Item = Result<Piece>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+impl Leaves<'_> {
+    /// The next leaf that does not end within what is to be passed over.
+    fn next_piece(&mut self) -> Result<Option<Piece>> {
         loop {
-            let (depth, pieces) = self.stack.last_mut()?;
+            let Some((depth, pieces)) = self.stack.last_mut() else { return Ok(None) };
             let depth = *depth;
             let Some(piece) = pieces.next() else {
                 self.stack.pop();
                 continue;
             };
+            if piece.len <= self.skip {
+                self.skip -= piece.len;
+                continue;
+            }
             if depth == 0 {
-                return Some(Ok(piece));
+                return Ok(Some(piece));
             }
-            if let Err(error) = self.descend(depth, &piece) {
-                self.stack.clear();
-                return Some(Err(error));
-            }
+            self.descend(depth, &piece)?;
         }
+    }
+}
+
+impl Iterator for Leaves<'_> {
+    type Item = Result<Piece>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.next_piece();
+        self.skip = 0;
+        if next.is_err() {
+            self.stack.clear();
+        }
+        next.transpose()
     }
 }
 

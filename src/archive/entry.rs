@@ -2,11 +2,12 @@
 //!
 //! An entry is what `lstat` and friends tell of a file, or the little that is known of a stream, together with its
 //! content. Content is a list of chunk ids with lengths; long lists are themselves stored as chunks ([`Content::depth`]).
-//! The encoding leaves room for contents that are more than a list of chunks ([`Content`] is tagged).
+//! A content may stand for other bytes than those of its chunks: those that are made of them ([`Reflated`]).
 
 use super::fields::Fields;
 use crate::codec::{DecodeError, Decoded, Reader, Writer};
 use crate::id::ChunkId;
+use crate::reflate;
 
 /// Longest name of an entry in bytes.
 pub const NAME_LEN_MAX: usize = 4096;
@@ -68,17 +69,42 @@ pub struct Content {
     pub len: u64,
     /// Levels of lists below this one.
     pub depth: u8,
-    /// The pieces, in order; their lengths sum to `len`.
+    /// The pieces, in order; their lengths sum to the stored length.
     pub pieces: Vec<Piece>,
+    /// The pieces are not the bytes themselves, but what they are made of.
+    pub reflated: Option<Reflated>,
+}
+
+/// A content that was inflated where it could be: its pieces hold plain bytes, and behind them the recipe that makes the
+/// content of them (format-spec 15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reflated {
+    /// Length of the plain bytes.
+    pub plain_len: u64,
+    /// Length of the recipe.
+    pub recipe_len: u64,
 }
 
 const CONTENT_CHUNKS: u8 = 0;
+const CONTENT_REFLATED: u8 = 1;
 
 impl Content {
     /// Appends the encoding.
     pub fn encode(&self, w: &mut Writer) {
-        w.u8(CONTENT_CHUNKS).u8(self.depth).varint(self.len);
+        match self.reflated {
+            None => w.u8(CONTENT_CHUNKS),
+            Some(Reflated { plain_len, recipe_len }) => {
+                w.u8(CONTENT_REFLATED).varint(reflate::ALGORITHM).varint(plain_len).varint(recipe_len)
+            }
+        };
+        w.u8(self.depth).varint(self.len);
         encode_pieces(&self.pieces, w);
+    }
+
+    /// Length of what the pieces hold.
+    #[must_use]
+    pub fn stored_len(&self) -> u64 {
+        self.reflated.map_or(self.len, |reflated| reflated.plain_len.saturating_add(reflated.recipe_len))
     }
 
     /// Reads a content off the front.
@@ -86,9 +112,11 @@ impl Content {
     /// # Errors
     /// On an encoding that isn't known, too many pieces, too deep, or lengths that don't sum up.
     pub fn decode(r: &mut Reader<'_>) -> Decoded<Self> {
-        if r.u8()? != CONTENT_CHUNKS {
-            return Err(r.error("unknown content encoding"));
-        }
+        let reflated = match r.u8()? {
+            CONTENT_CHUNKS => None,
+            CONTENT_REFLATED => Some(Reflated::decode(r)?),
+            _ => return Err(r.error("unknown content encoding")),
+        };
         let depth = r.u8()?;
         if depth > CONTENT_DEPTH_MAX {
             return Err(r.error("content too deep"));
@@ -98,10 +126,24 @@ impl Content {
         if depth > 0 && (pieces.is_empty() || pieces.iter().any(Piece::is_hole)) {
             return Err(r.error("deep content without lists"));
         }
-        if sum(&pieces) != Some(len) {
+        let content = Self { len, depth, pieces, reflated };
+        if sum(&content.pieces) != Some(content.stored_len()) {
             return Err(r.error("pieces do not sum to the content length"));
         }
-        Ok(Self { len, depth, pieces })
+        Ok(content)
+    }
+}
+
+impl Reflated {
+    fn decode(r: &mut Reader<'_>) -> Decoded<Self> {
+        if r.varint()? != reflate::ALGORITHM {
+            return Err(r.error("unknown way of making a content again"));
+        }
+        let (plain_len, recipe_len) = (r.varint()?, r.varint()?);
+        if recipe_len == 0 {
+            return Err(r.error("reflated content without a recipe"));
+        }
+        Ok(Self { plain_len, recipe_len })
     }
 }
 
@@ -299,7 +341,10 @@ pub fn name_is_valid(name: &[u8]) -> bool {
 fn decode_kind(tag: u8, r: &mut Reader<'_>) -> Decoded<EntryKind> {
     Ok(match tag {
         1 => EntryKind::File(Content::decode(r)?),
-        2 => EntryKind::Directory(Content::decode(r)?),
+        2 => match Content::decode(r)? {
+            Content { reflated: Some(_), .. } => return Err(r.error("reflated tree")),
+            content => EntryKind::Directory(content),
+        },
         3 => EntryKind::Symlink(decode_target(r)?),
         4 => EntryKind::Fifo,
         5 => EntryKind::Socket,
@@ -394,7 +439,7 @@ pub(super) mod tests {
             let len = sum(&pieces).expect("cannot overflow because each is below 2^52");
             // Lists of lists have no holes and are not empty.
             let depth = if pieces.is_empty() || pieces.iter().any(Piece::is_hole) { 0 } else { depth };
-            Content { len, depth, pieces }
+            Content { len, depth, pieces, reflated: None }
         })
     }
 
@@ -503,13 +548,22 @@ pub(super) mod tests {
     fn contents_that_contradict_themselves_are_refused() {
         let with = |content| Entry { kind: EntryKind::File(content), ..fifo(b"x") };
         let hole = Piece::hole;
-        refused(&with(Content { len: 2, depth: 0, pieces: vec![hole(1)] }), "pieces do not sum to the content length");
-        refused(&with(Content { len: 0, depth: 0, pieces: vec![hole(0)] }), "empty piece");
-        refused(&with(Content { len: 1, depth: CONTENT_DEPTH_MAX + 1, pieces: vec![hole(1)] }), "content too deep");
+        refused(
+            &with(Content { len: 2, depth: 0, pieces: vec![hole(1)], reflated: None }),
+            "pieces do not sum to the content length",
+        );
+        refused(&with(Content { len: 0, depth: 0, pieces: vec![hole(0)], reflated: None }), "empty piece");
+        refused(
+            &with(Content { len: 1, depth: CONTENT_DEPTH_MAX + 1, pieces: vec![hole(1)], reflated: None }),
+            "content too deep",
+        );
         let overflow = vec![hole(u64::MAX), hole(2)];
-        refused(&with(Content { len: 1, depth: 0, pieces: overflow }), "pieces do not sum to the content length");
+        refused(
+            &with(Content { len: 1, depth: 0, pieces: overflow, reflated: None }),
+            "pieces do not sum to the content length",
+        );
         let many = vec![hole(1); PIECE_COUNT_MAX + 1];
-        refused(&with(Content { len: many.len() as u64, depth: 0, pieces: many }), "too many pieces");
+        refused(&with(Content { len: many.len() as u64, depth: 0, pieces: many, reflated: None }), "too many pieces");
         let target = EntryKind::Symlink(vec![b'x'; LINK_LEN_MAX + 1]);
         refused(&Entry { kind: target, ..fifo(b"x") }, "link target too long");
     }
@@ -528,7 +582,7 @@ pub(super) mod tests {
         let file = Entry { kind: EntryKind::File(Content::default()), ..fifo(b"x") };
         let mut bytes = encoded(&file);
         let tag = bytes.len() - 4;
-        bytes[tag] = 1;
+        bytes[tag] = 2;
         assert_eq!(decode_one(&bytes).map_err(|error| error.what), Err("unknown content encoding"));
     }
 

@@ -155,7 +155,7 @@ impl<'m> Mender<'m> {
     fn put(&mut self, tree: &Tree) -> Result<Content> {
         let Some(writer) = &mut self.writer else {
             // A rehearsal: nobody reads it.
-            return Ok(Content { len: 0, depth: 0, pieces: Vec::new() });
+            return Ok(Content::default());
         };
         let mut sink = ListSink { repository: self.repository, writer, chunker: &self.chunker, context: self.context };
         sink.put_tree(tree, None)

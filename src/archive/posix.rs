@@ -445,7 +445,7 @@ mod tests {
     fn a_file_is_unchanged_only_if_everything_that_tells_is_equal() {
         let time = |seconds| Time { seconds, nanoseconds: 1 };
         let metadata = Metadata { mtime: time(1), ctime: time(2), inode: 3, device: 4, ..Metadata::default() };
-        let content = Content { len: 5, depth: 0, pieces: vec![Piece::hole(5)] };
+        let content = Content { len: 5, pieces: vec![Piece::hole(5)], ..Content::default() };
         let kind = EntryKind::File(content);
         let old = Entry { name: b"x".to_vec(), kind, metadata: metadata.clone(), changed_while_read: false };
         assert!(is_unchanged(&old, &metadata, 5));

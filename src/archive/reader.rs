@@ -7,12 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use super::content::{self, Leaves};
 use super::entry::{Content, Entry, EntryKind, Piece};
 use super::path::{ArchivePath, escape};
-use super::restore::{self, RestoreOptions, RestoreSummary};
+use super::reflated::Recreated;
+use super::restore::{self, RestoreOptions, RestoreSummary, TreeSource};
 use super::tree::Tree;
 use super::{CaptureSource, ComponentRecord, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
 use crate::observer::Context;
+use crate::reflate::{Record, decode_records};
 use crate::store::{ChunkReader, ChunkSource, Repository};
 
 /// Content bytes that are fetched together when a stream is read from its first byte to its last.
@@ -86,24 +88,102 @@ impl<'c> ArchiveReader<'c> {
         Ok(())
     }
 
-    /// Reads a content from its first byte to its last. Memory stays bounded.
+    /// Reads a content from its first byte to its last, made again where it was taken apart. Memory stays bounded.
     #[must_use]
-    pub fn open(&self, content: &Content) -> ContentReader<'_> {
-        let leaves = Leaves::new(&self.chunks, content);
-        ContentReader { chunks: &self.chunks, leaves, window: Vec::new(), at: 0, hole: 0 }
+    pub fn open(&self, content: &Content) -> Box<dyn Read + Send + '_> {
+        match content.reflated {
+            None => Box::new(ContentReader::new(&self.chunks, Leaves::new(&self.chunks, content))),
+            Some(reflated) => Box::new(Recreated::new(&self.chunks, content, reflated)),
+        }
     }
 }
 
-/// See [`ArchiveReader::open`]. Errors of the repository come out as `io::Error` with an [`Error`] inside.
+impl ArchiveReader<'_> {
+    /// The first `len` bytes that the pieces of a content hold, whatever they are made into.
+    #[must_use]
+    pub fn plain(&self, content: &Content, len: u64) -> PlainReader<'_> {
+        PlainReader { bytes: ContentReader::new(&self.chunks, Leaves::new(&self.chunks, content)), left: len }
+    }
+
+    /// Whether the plain bytes of a content that was taken apart are all that was compressed in it, and nothing else.
+    ///
+    /// # Errors
+    /// When its recipe can't be read.
+    pub fn is_all_deflated(&self, content: &Content) -> Result<bool> {
+        let Some(reflated) = content.reflated else { return Ok(false) };
+        for piece in Leaves::behind(&self.chunks, content, reflated.plain_len) {
+            let records = decode_records(&self.chunks.get(&piece?.id)?)
+                .map_err(|cause| Error::stored("A recipe of a compressed file", cause.is_newer()).cause(cause))?;
+            if records.iter().any(|record| matches!(record, Record::Copy(_))) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Plain bytes, of which some can be passed over without reading them.
+pub struct PlainReader<'s> {
+    bytes: ContentReader<'s>,
+    left: u64,
+}
+
+impl PlainReader<'_> {
+    /// Passes over `len` bytes.
+    ///
+    /// # Errors
+    /// When there are not so many, and when lists can't be read.
+    pub fn pass(&mut self, len: u64) -> io::Result<()> {
+        self.left = self.left.checked_sub(len).ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.bytes.pass(len)
+    }
+}
+
+impl Read for PlainReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.bytes.read(&mut buffer[..len])?;
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+impl TreeSource for ArchiveReader<'_> {
+    fn tree(&self, content: &Content) -> Result<Tree> {
+        Self::tree(self, content)
+    }
+
+    fn open(&self, content: &Content) -> Box<dyn Read + Send + '_> {
+        Self::open(self, content)
+    }
+}
+
+/// Reads what pieces hold. Errors of the repository come out as `io::Error` with an [`Error`] inside.
 pub struct ContentReader<'s> {
-    chunks: &'s ChunkReader<'s>,
+    chunks: &'s dyn ChunkSource,
     leaves: Leaves<'s>,
     window: Vec<u8>,
     at: usize,
     hole: u64,
 }
 
-impl ContentReader<'_> {
+impl<'s> ContentReader<'s> {
+    pub(super) fn new(chunks: &'s dyn ChunkSource, leaves: Leaves<'s>) -> Self {
+        Self { chunks, leaves, window: Vec::new(), at: 0, hole: 0 }
+    }
+
+    /// Passes over `len` bytes; chunks that lie in them are not read.
+    fn pass(&mut self, len: u64) -> io::Result<()> {
+        let ready = (self.window.len() - self.at).min(usize::try_from(len).unwrap_or(usize::MAX));
+        self.at += ready;
+        let mut left = len - ready as u64;
+        let hole = self.hole.min(left);
+        self.hole -= hole;
+        left -= hole;
+        let unread = self.leaves.pass(left).map_err(io::Error::other)?;
+        io::copy(&mut self.take(unread), &mut io::sink()).map(drop)
+    }
+
     /// Fetches the next pieces; false at the end.
     fn fill(&mut self) -> Result<bool> {
         let mut pieces: Vec<Piece> = Vec::new();
@@ -210,15 +290,14 @@ impl CaptureSource for ComponentReader<'_> {
 
     fn open(&self, path: &ArchivePath) -> Result<Box<dyn Read + Send + '_>> {
         match self.entry(path)?.kind {
-            EntryKind::File(content) => Ok(Box::new(self.archive.open(&content))),
+            EntryKind::File(content) => Ok(self.archive.open(&content)),
             _ => Err(Error::new(ErrorKind::NotFound, format!("{path} is not a file"))),
         }
     }
 
     fn restore_files(&self, path: &ArchivePath, target: &Path, options: &RestoreOptions) -> Result<RestoreSummary> {
         let entry = self.entry(path)?;
-        let trees = |content: &Content| self.archive.tree(content);
-        restore::restore_tree(self.archive.chunks(), &trees, &entry, target, options, &self.archive.context)
+        restore::restore_tree(self.archive.chunks(), self.archive, &entry, target, options, &self.archive.context)
     }
 }
 

@@ -28,6 +28,7 @@ mod select;
 mod special;
 mod walk;
 
+use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -125,19 +126,16 @@ pub struct RestoreSummary {
     pub problems: u64,
 }
 
-/// Gives the tree that a directory's content stands for.
+/// Gives what contents stand for where that is more than their chunks.
 pub trait TreeSource: Sync {
     /// Reads and decodes it.
     ///
     /// # Errors
     /// `Damaged` or `NotFound` when this tree can't be read: the restore goes on without it. Anything else stops it.
     fn tree(&self, content: &Content) -> Result<Tree>;
-}
 
-impl<F: Fn(&Content) -> Result<Tree> + Sync> TreeSource for F {
-    fn tree(&self, content: &Content) -> Result<Tree> {
-        self(content)
-    }
+    /// The bytes of a file that was taken apart, made again. Its pieces are not these bytes.
+    fn open(&self, content: &Content) -> Box<dyn Read + Send + '_>;
 }
 
 /// Writes `root` into the directory `target`, which is made where it is missing. A directory's entries go straight into

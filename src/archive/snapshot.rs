@@ -2,12 +2,14 @@
 //! show what an earlier one did not know of; unknown fields are kept when a record is written again.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::entry::{self, Entry};
+use super::reflated::Opened;
 use crate::codec::Writer;
 use crate::error::{Error, Result};
 use crate::id::{SnapshotId, from_hex, to_hex};
@@ -59,6 +61,73 @@ pub struct ComponentStats {
     pub directories: u64,
     /// Files that were taken over from the parent without reading them.
     pub files_unchanged: u64,
+    /// What was compressed, and taken apart.
+    #[serde(skip_serializing_if = "ReflateStats::is_empty")]
+    pub reflated: ReflateStats,
+}
+
+/// What was done about compressed data in one component's capture.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReflateStats {
+    /// Members that are stored as their plain bytes: gzip'd files, files in zip archives.
+    pub members: u64,
+    /// Bytes that they have compressed.
+    pub bytes_deflated: u64,
+    /// Plain bytes that are stored instead.
+    pub bytes_plain: u64,
+    /// Those of them that were new, with what stands between members.
+    pub bytes_plain_new: u64,
+    /// Bytes of corrections, by which they are compressed again.
+    pub bytes_corrections: u64,
+    /// Pieces that were known already.
+    pub pieces_known: u64,
+    /// Members that can't be made again, or not at a fair price, and are stored as they are.
+    pub members_refused: u64,
+}
+
+impl std::ops::AddAssign<&ReflateStats> for ReflateStats {
+    fn add_assign(&mut self, other: &Self) {
+        self.members += other.members;
+        self.bytes_deflated += other.bytes_deflated;
+        self.bytes_plain += other.bytes_plain;
+        self.bytes_plain_new += other.bytes_plain_new;
+        self.bytes_corrections += other.bytes_corrections;
+        self.pieces_known += other.pieces_known;
+        self.members_refused += other.members_refused;
+    }
+}
+
+impl ReflateStats {
+    /// Whether there was nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Compressed bytes that were not stored because their plain bytes were there: at least so many, since of the new ones most are
+    /// stored as deltas.
+    #[must_use]
+    pub fn bytes_saved(&self) -> u64 {
+        let (deflated, plain) = (u128::from(self.bytes_deflated), u128::from(self.bytes_plain.max(1)));
+        let new = deflated * u128::from(self.bytes_plain_new.min(self.bytes_plain)) / plain;
+        let saved = deflated.saturating_sub(new).saturating_sub(u128::from(self.bytes_corrections));
+        u64::try_from(saved).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn add(&mut self, opened: &Opened) {
+        let Self { members, bytes_deflated, bytes_plain, bytes_corrections, pieces_known, members_refused, .. } = self;
+        for (sum, counter) in [
+            (members, &opened.members),
+            (bytes_deflated, &opened.deflated_len),
+            (bytes_plain, &opened.plain_len),
+            (bytes_corrections, &opened.corrections_len),
+            (pieces_known, &opened.known),
+            (members_refused, &opened.in_vain),
+        ] {
+            *sum += counter.load(Ordering::Relaxed);
+        }
+    }
 }
 
 /// What a snapshot says of one component.

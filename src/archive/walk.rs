@@ -27,14 +27,16 @@ use super::FilesSource;
 use super::entry::{Content, Entry, EntryKind, Metadata, Piece};
 use super::path::escape;
 use super::posix::{self, Inspected, Owners};
+use super::reflated::{KnownPieces, Opened, Opener, RecipeChunk};
 use super::tree::Tree;
 use super::writer::ComponentWriter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
 use crate::observer::{Counter, Problem};
 use crate::pipeline::{self, Sender};
+use crate::reflate::{Policy, next_start};
 use crate::store::Offered;
-use reading::{ReadUnit, Reading};
+use reading::{ReadUnit, Reading, TakeApart};
 use scout::Scout;
 use selection::Selection;
 use walker::Walker;
@@ -88,20 +90,26 @@ struct ToRead {
 struct SmallFile {
     name: Vec<u8>,
     inspected: Inspected,
+    len: u64,
     /// Where its first chunk begins in the buffer of the unit, and where each ends.
     cuts: Vec<usize>,
     /// Of each chunk its id, and what lay at its place in the parent.
     ids: Vec<(ChunkId, Vec<ChunkId>)>,
+    /// If it was compressed: the buffer holds its plain bytes, and the rest is here.
+    taken: Option<Taken>,
     /// Its path, if it never held still.
     changed: Option<PathBuf>,
     is_new: bool,
 }
 
-impl SmallFile {
-    fn len(&self) -> usize {
-        self.cuts.last().unwrap_or(&0) - self.cuts.first().unwrap_or(&0)
-    }
+/// A file that was taken apart.
+struct Taken {
+    plain: Vec<u8>,
+    recipe: Vec<RecipeChunk>,
+    opened: Opened,
+}
 
+impl SmallFile {
     fn chunks<'b>(&self, bytes: &'b [u8]) -> impl Iterator<Item = Offered<'b>> {
         let placed = self.ids.iter().zip(self.cuts.windows(2));
         placed.map(|((id, older), cuts)| Offered { id: *id, bytes: &bytes[cuts[0]..cuts[1]], older: older.clone() })
@@ -198,10 +206,15 @@ pub(super) fn capture(component: &mut ComponentWriter<'_>, source: &FilesSource)
             |ahead| Walker::new(&scout, ahead, emit).walk(&selection, parent.as_ref().map(|parent| &parent.root)),
         );
     };
+    let policy = component.reflate_policy();
+    let pieces = KnownPieces::new(&repository, component.context());
+    let open = |bytes: &[u8]| take_apart(bytes, policy, &pieces);
+    let open: &TakeApart<'_> = &open;
+    let open = (policy != Policy::Never).then_some(open);
     let workers = pipeline::parallelism();
     let (spare, spares) = pipeline::bounded(workers * 2);
-    let reading = Reading { chunker: &chunker, chunk_id: &chunk_id, owners: &owners, spares };
-    let mut building = Building { component, owners: &owners, spare, stack: Vec::new(), root: None };
+    let reading = Reading { chunker: &chunker, chunk_id: &chunk_id, owners: &owners, open, spares };
+    let mut building = Building { component, owners: &owners, pieces: &pieces, spare, stack: Vec::new(), root: None };
     pipeline::ordered(walk, workers, workers, |unit| reading.unit(unit), |unit| building.unit(unit))?;
     let root = building.root.take();
     let Some(root) = root else {
@@ -215,6 +228,7 @@ pub(super) fn capture(component: &mut ComponentWriter<'_>, source: &FilesSource)
 struct Building<'b, 'w> {
     component: &'b mut ComponentWriter<'w>,
     owners: &'b Owners,
+    pieces: &'b KnownPieces<'b>,
     /// Takes the buffers of units.
     spare: Sender<Vec<u8>>,
     stack: Vec<OpenDirectory>,
@@ -300,13 +314,26 @@ impl Building<'_, '_> {
     /// All small files of a unit at once: one look-up for many chunks.
     fn store_small(&mut self, steps: &[Step], bytes: &[u8]) -> Result<()> {
         let small = steps.iter().filter_map(|step| if let Step::Small(file) = step { Some(file) } else { None });
-        self.component.put_chunks(small.flat_map(|file| file.chunks(bytes)))
+        let (apart, whole): (Vec<_>, Vec<_>) = small.partition(|file| file.taken.is_some());
+        self.component.put_chunks(whole.iter().flat_map(|file| file.chunks(bytes)))?;
+        if !apart.is_empty() {
+            let new = self.component.put_chunks(apart.iter().flat_map(|file| file.chunks(bytes)))?;
+            self.component.count_plain_new(new);
+        }
+        Ok(())
     }
 
     fn small(&mut self, file: SmallFile) -> Result<()> {
-        self.component.count(Counter::BytesRead, file.len() as u64);
+        self.component.count(Counter::BytesRead, file.len);
         self.count_file(file.is_new, file.changed.as_deref());
-        let content = self.component.content_of(file.pieces())?;
+        let mut recipe = Vec::new();
+        if let Some(taken) = &file.taken {
+            self.component.count_opened(&taken.opened);
+            for chunk in &taken.recipe {
+                recipe.push(self.component.put_recipe(chunk, self.pieces)?);
+            }
+        }
+        let content = self.component.content_of(file.pieces(), &recipe, file.len)?;
         self.push(file_entry(file.name, content, file.inspected.metadata, file.changed.is_some()));
         Ok(())
     }
@@ -347,6 +374,18 @@ impl Building<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// A small file as its plain bytes and how it is made of them; none if nothing in it is compressed.
+fn take_apart(bytes: &[u8], policy: Policy, pieces: &KnownPieces<'_>) -> Option<Taken> {
+    next_start(bytes, 0, true)?;
+    let opened = Opened::default();
+    let mut source = bytes;
+    let mut plain = Vec::new();
+    // Bytes in memory can be read.
+    Opener::new(&mut source, policy, pieces, &opened).read_to_end(&mut plain).ok()?;
+    let recipe = opened.take_recipe();
+    (!recipe.is_empty()).then_some(Taken { plain, recipe, opened })
 }
 
 fn file_entry(name: Vec<u8>, content: Content, metadata: Metadata, changed: bool) -> Entry {

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use super::ancestor::Ancestor;
 use super::content::{self, ContentBuilder, ListSink};
-use super::entry::{Content, Entry, EntryKind, Metadata, Piece, Time};
+use super::entry::{Content, Entry, EntryKind, Metadata, Piece, Reflated, Time};
 use super::path::ArchivePath;
 use super::posix::{self, FoundKind, Inspected};
+use super::reflated::{KnownPieces, Opened, Opener, RecipeChunk};
 use super::snapshot::{ComponentStats, Snapshot};
 use super::snapshots;
 use super::tree::Tree;
@@ -23,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChunkId, SnapshotId};
 use crate::observer::{Context, Counter, Problem};
 use crate::pipeline::{self, Receiver, Relay, Sender, Turn};
+use crate::reflate::Policy;
 use crate::store::{Offered, Repository, Role, Writer};
 
 /// Bytes of a stream that are cut and hashed together, in chunks of greatest length. A segment has a chunk or two that are
@@ -87,6 +90,7 @@ impl<'c> ArchiveWriter<'c> {
             started: self.started,
             // Where packs are lost, what a parent refers to may be lost with them: everything is read again.
             parent: parent.filter(|_| !has_lost_packs),
+            reflate: Policy::default(),
             root: None,
             tree: BTreeMap::new(),
             stream: None,
@@ -162,6 +166,7 @@ pub struct ComponentWriter<'w> {
     omit: &'w [PathBuf],
     started: Time,
     parent: Option<Parent>,
+    reflate: Policy,
     root: Option<(Metadata, Vec<Entry>)>,
     tree: BTreeMap<Vec<u8>, Node>,
     stream: Option<Content>,
@@ -170,7 +175,33 @@ pub struct ComponentWriter<'w> {
     stats: ComponentStats,
 }
 
+/// One content in the making.
+struct Stream<'s> {
+    builder: ContentBuilder,
+    ancestor: Option<Ancestor<'s>>,
+    /// What is taken apart of it, and what is known of that.
+    opened: Option<(&'s Opened, &'s KnownPieces<'s>)>,
+    /// Chunks of its recipe, which come behind all others.
+    recipe: Vec<Piece>,
+    read_len: u64,
+}
+
+impl<'s> Stream<'s> {
+    fn new(ancestor: Option<Ancestor<'s>>) -> Self {
+        Self { builder: ContentBuilder::default(), ancestor, opened: None, recipe: Vec::new(), read_len: 0 }
+    }
+}
+
 impl<'w> ComponentWriter<'w> {
+    /// Whether streams and files are taken apart where they are compressed.
+    pub fn reflate(&mut self, policy: Policy) {
+        self.reflate = policy;
+    }
+
+    pub(super) fn reflate_policy(&self) -> Policy {
+        self.reflate
+    }
+
     pub(super) fn context(&self) -> Context<'w> {
         self.context
     }
@@ -245,31 +276,103 @@ impl<'w> ComponentWriter<'w> {
         self.lists().put_tree(tree, older)
     }
 
-    pub(super) fn put_chunks<'b>(&mut self, chunks: impl Iterator<Item = Offered<'b>>) -> Result<()> {
+    /// Stores chunks; how many of their bytes were new.
+    pub(super) fn put_chunks<'b>(&mut self, chunks: impl Iterator<Item = Offered<'b>>) -> Result<u64> {
         let summary = self.writer.put(Role::Content, chunks, &self.context)?;
         self.count(Counter::BytesNew, summary.bytes_new);
-        Ok(())
+        Ok(summary.bytes_new)
     }
 
-    /// The content with these pieces, all of them stored.
-    pub(super) fn content_of(&mut self, pieces: impl Iterator<Item = Piece>) -> Result<Content> {
+    /// The content with these pieces, all of them stored; behind them those of a recipe that makes `len` bytes of them, if there
+    /// is one.
+    pub(super) fn content_of(
+        &mut self,
+        pieces: impl Iterator<Item = Piece>,
+        recipe: &[Piece],
+        len: u64,
+    ) -> Result<Content> {
         let mut builder = ContentBuilder::default();
         let mut lists = self.lists();
         for piece in pieces {
             builder.push(piece, &mut lists)?;
         }
-        let content = builder.finish(&mut lists)?;
+        self.finish_content(builder, recipe, len)
+    }
+
+    fn finish_content(&mut self, mut builder: ContentBuilder, recipe: &[Piece], len: u64) -> Result<Content> {
+        let plain_len = builder.pushed_len();
+        let mut lists = self.lists();
+        for piece in recipe {
+            builder.push(*piece, &mut lists)?;
+        }
+        let mut content = builder.finish(&mut lists)?;
+        if !recipe.is_empty() {
+            let recipe_len = content.len - plain_len;
+            content.reflated = Some(Reflated { plain_len, recipe_len });
+            content.len = len;
+        }
         self.stats.bytes_logical += content.len;
         Ok(content)
     }
 
-    /// Stores what `reader` gives behind what `builder` has. The inner error is the reader's.
-    fn append(
+    /// Stores a part of a recipe.
+    pub(super) fn put_recipe(&mut self, chunk: &RecipeChunk, pieces: &KnownPieces<'_>) -> Result<Piece> {
+        let id = self.repository.chunk_id(&chunk.bytes);
+        self.put_chunks(std::iter::once(Offered { id, bytes: &chunk.bytes, older: Vec::new() }))?;
+        pieces.note(&id, &chunk.proofs)?;
+        Ok(Piece { id, len: chunk.bytes.len() as u64 })
+    }
+
+    pub(super) fn count_opened(&mut self, opened: &Opened) {
+        self.stats.reflated.add(opened);
+    }
+
+    pub(super) fn count_plain_new(&mut self, len: u64) {
+        self.stats.reflated.bytes_plain_new += len;
+    }
+
+    /// Stores what `reader` gives behind what `stream` has, taken apart where it is compressed; nothing may follow it then. The
+    /// inner error is the reader's.
+    fn append_opened(
         &mut self,
-        builder: &mut ContentBuilder,
-        ancestor: &mut Option<Ancestor<'_>>,
+        stream: &mut Stream<'_>,
         reader: &mut (dyn Read + Send),
+        older: Option<&Content>,
     ) -> Result<io::Result<()>> {
+        if self.reflate == Policy::Never {
+            return self.append(stream, reader);
+        }
+        let repository = self.repository.clone();
+        let pieces = KnownPieces::new(&repository, self.context);
+        if let Some(older) = older {
+            pieces.learn(older)?;
+        }
+        let opened = Opened::default();
+        let mut opener = Opener::new(reader, self.reflate, &pieces, &opened);
+        let ancestor = stream.ancestor.take();
+        let mut inner = Stream { opened: Some((&opened, &pieces)), ..Stream::new(ancestor) };
+        std::mem::swap(&mut inner.builder, &mut stream.builder);
+        let appended = self.append(&mut inner, &mut opener)?;
+        self.store_recipe(&mut inner)?;
+        self.count_opened(&opened);
+        (stream.builder, stream.recipe, stream.read_len) = (inner.builder, inner.recipe, inner.read_len);
+        Ok(appended)
+    }
+
+    /// Stores those parts of a recipe that are finished.
+    fn store_recipe(&mut self, stream: &mut Stream<'_>) -> Result<()> {
+        let Some((opened, pieces)) = stream.opened else { return Ok(()) };
+        let read_len = opened.read_len.load(Ordering::Relaxed);
+        self.count(Counter::BytesRead, read_len - stream.read_len);
+        stream.read_len = read_len;
+        for chunk in opened.take_recipe() {
+            stream.recipe.push(self.put_recipe(&chunk, pieces)?);
+        }
+        Ok(())
+    }
+
+    /// Stores what `reader` gives behind what `stream` has. The inner error is the reader's.
+    fn append(&mut self, stream: &mut Stream<'_>, reader: &mut (dyn Read + Send)) -> Result<io::Result<()>> {
         let chunker = self.chunker.clone();
         let mut segments = chunker.segments(reader, segment_len(chunker.profile()));
         let mut segment = match segments.next_in(self.spares.1.try_recv().unwrap_or_default()) {
@@ -278,13 +381,13 @@ impl<'w> ComponentWriter<'w> {
             None => return Ok(Ok(())),
         };
         if !segments.is_done() {
-            return self.append_segments(builder, ancestor, segment, segments);
+            return self.append_segments(stream, segment, segments);
         }
         // A short stream is not worth the threads.
         segment.guess(&chunker);
         let (batch, _) = segment.settle(&chunker, 0);
         let ids: Vec<ChunkId> = batch.chunks().map(|chunk| self.repository.chunk_id(chunk)).collect();
-        self.append_batch(builder, ancestor, &batch, &ids)?;
+        self.append_batch(stream, &batch, &ids)?;
         let _enough = self.spares.0.try_send(batch.into_buffer());
         Ok(Ok(()))
     }
@@ -292,8 +395,7 @@ impl<'w> ComponentWriter<'w> {
     /// One huge stream on all cores: a thread reads, the others cut and hash one segment each.
     fn append_segments(
         &mut self,
-        builder: &mut ContentBuilder,
-        ancestor: &mut Option<Ancestor<'_>>,
+        stream: &mut Stream<'_>,
         first: Segment,
         mut segments: Segments<&mut (dyn Read + Send)>,
     ) -> Result<io::Result<()>> {
@@ -322,7 +424,7 @@ impl<'w> ComponentWriter<'w> {
             self.context.go_on()?;
             match hashed {
                 Ok(Some((batch, ids))) => {
-                    self.append_batch(builder, ancestor, &batch, &ids)?;
+                    self.append_batch(stream, &batch, &ids)?;
                     let _enough = spare.try_send(batch.into_buffer());
                 }
                 // A thread panicked before; the panic goes on from where it is joined.
@@ -334,27 +436,27 @@ impl<'w> ComponentWriter<'w> {
         Ok(failed.map_or(Ok(()), Err))
     }
 
-    fn append_batch(
-        &mut self,
-        builder: &mut ContentBuilder,
-        ancestor: &mut Option<Ancestor<'_>>,
-        batch: &Batch,
-        ids: &[ChunkId],
-    ) -> Result<()> {
-        self.count(Counter::BytesRead, batch.len() as u64);
+    fn append_batch(&mut self, stream: &mut Stream<'_>, batch: &Batch, ids: &[ChunkId]) -> Result<()> {
+        if stream.opened.is_none() {
+            self.count(Counter::BytesRead, batch.len() as u64);
+        }
+        self.store_recipe(stream)?;
         let mut chunks = ids.iter().zip(batch.chunks()).peekable();
         while chunks.peek().is_some() {
-            if let Some(ancestor) = ancestor {
+            if let Some(ancestor) = &mut stream.ancestor {
                 ancestor.learn(&self.writer.take_outcomes());
             }
-            self.put_chunks(chunks.by_ref().take(PUT_COUNT).map(|(id, bytes)| {
-                let older = ancestor.as_mut().map(|ancestor| ancestor.older(id, bytes.len() as u64));
+            let new = self.put_chunks(chunks.by_ref().take(PUT_COUNT).map(|(id, bytes)| {
+                let older = stream.ancestor.as_mut().map(|ancestor| ancestor.older(id, bytes.len() as u64));
                 Offered { id: *id, bytes, older: older.unwrap_or_default() }
             }))?;
+            if stream.opened.is_some() {
+                self.count_plain_new(new);
+            }
         }
         let mut lists = self.lists();
         for (chunk, id) in batch.chunks().zip(ids) {
-            builder.push(Piece { id: *id, len: chunk.len() as u64 }, &mut lists)?;
+            stream.builder.push(Piece { id: *id, len: chunk.len() as u64 }, &mut lists)?;
         }
         Ok(())
     }
@@ -366,9 +468,8 @@ impl<'w> ComponentWriter<'w> {
         inspected: &Inspected,
         older: Option<&Content>,
     ) -> Result<io::Result<Content>> {
-        let mut builder = ContentBuilder::default();
         let reader = self.repository.reader(self.context);
-        let mut ancestor = older.map(|older| Ancestor::new(&reader, older));
+        let mut stream = Stream::new(older.map(|older| Ancestor::new(&reader, older)));
         let len = inspected.kind_len();
         let extents = match inspected.kind {
             FoundKind::File { sparse: true, .. } => posix::holes(file, len),
@@ -378,22 +479,26 @@ impl<'w> ComponentWriter<'w> {
             Ok(extents) => extents,
             Err(cause) => return Ok(Err(cause)),
         };
+        let is_whole = matches!(extents.as_slice(), [extent] if !extent.is_hole);
         for extent in extents {
             if extent.is_hole {
-                builder.push(Piece::hole(extent.len), &mut self.lists())?;
-                if let Some(ancestor) = &mut ancestor {
+                stream.builder.push(Piece::hole(extent.len), &mut self.lists())?;
+                if let Some(ancestor) = &mut stream.ancestor {
                     ancestor.skip(extent.len);
                 }
                 continue;
             }
             let mut section = Section::new(file, extent.offset, extent.offset + extent.len);
-            if let Err(cause) = self.append(&mut builder, &mut ancestor, &mut section)? {
+            let appended = if is_whole {
+                self.append_opened(&mut stream, &mut section, older)?
+            } else {
+                self.append(&mut stream, &mut section)?
+            };
+            if let Err(cause) = appended {
                 return Ok(Err(cause));
             }
         }
-        let content = builder.finish(&mut self.lists())?;
-        self.stats.bytes_logical += content.len;
-        Ok(Ok(content))
+        self.finish_content(stream.builder, &stream.recipe, stream.read_len).map(Ok)
     }
 
     fn stream_entry(&self, name: &[u8], kind: EntryKind) -> Entry {
@@ -482,16 +587,14 @@ impl<'w> ComponentWriter<'w> {
     }
 
     fn stream_content(&mut self, path: &ArchivePath, reader: &mut (dyn Read + Send)) -> Result<Content> {
-        let mut builder = ContentBuilder::default();
         let repository = self.repository.clone();
         let chunks = repository.reader(self.context);
         let older = self.older_stream(path);
-        let mut ancestor = older.map(|older| Ancestor::new(&chunks, &older));
+        let mut stream = Stream::new(older.as_ref().map(|older| Ancestor::new(&chunks, older)));
         let name = path.to_string();
-        self.append(&mut builder, &mut ancestor, reader)?
+        self.append_opened(&mut stream, reader, older.as_ref())?
             .map_err(|cause| Error::new(ErrorKind::Component, format!("Stream {name} broke off")).cause(cause))?;
-        let content = builder.finish(&mut self.lists())?;
-        self.stats.bytes_logical += content.len;
+        let content = self.finish_content(stream.builder, &stream.recipe, stream.read_len)?;
         self.count(Counter::FilesNew, 1);
         Ok(content)
     }

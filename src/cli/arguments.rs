@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::archive::retention::Count;
 use crate::archive::snapshots::Selector;
+use crate::reflate::Policy;
 use crate::units::{SPAN_SYNTAX, Span, parse_span};
 
 /// Deduplicating, encrypted snapshots of whole platforms.
@@ -133,6 +134,9 @@ pub(super) enum Command {
         /// Only in this snapshot
         #[arg(long, value_name = "SNAP")]
         snapshot: Option<OsString>,
+        /// In tar archives too, plain or compressed with gzip or zstd
+        #[arg(long)]
+        inside: bool,
         /// Mode, owner, size and time too
         #[arg(short, long)]
         long: bool,
@@ -230,6 +234,9 @@ pub(super) struct Backup {
     /// Leave out directories that hold a CACHEDIR.TAG
     #[arg(long, requires = "paths")]
     pub exclude_caches: bool,
+    /// Whether gzip'd data is stored as its plain bytes: where it pays, wherever it can be, or nowhere
+    #[arg(long, value_name = "WHEN")]
+    pub reflate: Option<ReflateChoice>,
     /// Read and count everything, store nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
@@ -242,6 +249,23 @@ pub(super) struct Backup {
     /// Save what a program prints, if it exits 0: --stdin-from-command -- PROGRAM WORDS…
     #[arg(long, conflicts_with_all = ["stdin", "only", "skip"])]
     pub stdin_from_command: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum ReflateChoice {
+    Auto,
+    Always,
+    Never,
+}
+
+impl From<ReflateChoice> for Policy {
+    fn from(choice: ReflateChoice) -> Self {
+        match choice {
+            ReflateChoice::Auto => Self::Auto,
+            ReflateChoice::Always => Self::Always,
+            ReflateChoice::Never => Self::Never,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -126,7 +126,7 @@ impl Session<'_> {
             Command::Snapshots { tags, component } => self.snapshots(&tags, component.as_deref()),
             Command::Show { snapshot, plan_text } => self.show(&snapshot, plan_text),
             Command::Ls { what, long, recursive } => self.ls(&what, long, recursive),
-            Command::Find { pattern, snapshot, long } => self.find(&pattern, snapshot.as_deref(), long),
+            Command::Find { pattern, snapshot, inside, long } => self.find(&pattern, snapshot.as_deref(), inside, long),
             Command::Cat { what } => self.cat(&what),
             Command::Diff { before, after, content } => self.diff(&before, &after, content),
             Command::Stats => self.out.stats(&commands::stats::run(self.app, &self.target()?)?).map(|()| self.ending()),
@@ -196,6 +196,7 @@ impl Session<'_> {
             tags: options.tags.clone(),
             pin: options.pin,
             time: options.time.as_deref().map(time).transpose()?,
+            reflate: options.reflate.map(Into::into),
         };
         let target = self.target()?;
         let (only, skip) = (options.only.clone(), options.skip.clone());
@@ -243,12 +244,12 @@ impl Session<'_> {
         render::flush(&mut out).map(|()| self.ending())
     }
 
-    fn find(&self, pattern: &str, snapshot: Option<&OsStr>, long: bool) -> Result<Ending> {
+    fn find(&self, pattern: &str, snapshot: Option<&OsStr>, inside: bool, long: bool) -> Result<Ending> {
         let pattern = commands::find::Pattern::new(pattern)?;
         let only = snapshot.map(selector).transpose()?;
         let mut out = render::stdout();
         let target = self.target()?;
-        commands::find::run(self.app, &target, &pattern, only.as_ref(), &mut |found| {
+        commands::find::run(self.app, &target, &pattern, only.as_ref(), inside, &mut |found| {
             self.out.found(&mut out, found, long)
         })?;
         render::flush(&mut out).map(|()| self.ending())

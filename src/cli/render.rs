@@ -1,5 +1,6 @@
 //! Reports for people and for programs. The only writes to standard output in the crate.
 
+mod compressed;
 mod copy;
 mod retention;
 
@@ -356,13 +357,18 @@ impl Renderer {
     pub(super) fn stats(&self, stats: &Stats) -> Result<()> {
         self.answer(stats, || {
             format!(
-                "{} of content in {} take {} of storage.\n{} ({} of plain bytes) in {}.\n",
+                "{} of content in {} take {} of storage.\n{} ({} of plain bytes) in {}.\n{}",
                 units::size(stats.bytes_logical),
                 number(stats.snapshots, "snapshot"),
                 units::size(stats.bytes_stored),
                 number(stats.chunks, "chunk"),
                 units::size(stats.bytes_unique),
                 number(stats.packs, "pack"),
+                if stats.reflated.is_empty() {
+                    String::new()
+                } else {
+                    format!("Compressed: {}.\n", compressed::line(&stats.reflated))
+                },
             )
         })
     }
@@ -626,6 +632,9 @@ fn component_text(component: &crate::archive::ComponentRecord) -> String {
         let (files, unchanged) = (number(stats.files, "file"), units::count(stats.files_unchanged));
         row("holds", format!("{} in {files} ({unchanged} unchanged)", units::size(stats.bytes_logical)));
         row("read", format!("{}, {} of it new", units::size(stats.bytes_read), units::size(stats.bytes_new)));
+    }
+    if !stats.reflated.is_empty() {
+        row("compressed", compressed::line(&stats.reflated));
     }
     row("proof", component.completeness.clone().unwrap_or_default());
     row("references", component.references.join(", "));

@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
 use crate::observer::{Context, Counter, Problem, Recorder};
 use crate::plan::{Importance, OnError, Plan, PlannedComponent, Presence};
+use crate::reflate::Policy;
 use crate::store::Repository;
 
 /// The program that writes a snapshot.
@@ -58,7 +59,7 @@ pub enum Work<'a> {
     },
 }
 
-/// How to record it.
+/// How to capture and record it, whatever the plan says.
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
     /// Host that the snapshot is of.
@@ -71,6 +72,8 @@ pub struct Labels {
     pub pin: bool,
     /// Nominal time, if not now.
     pub time: Option<Timestamp>,
+    /// What is done about compressed data.
+    pub reflate: Option<Policy>,
 }
 
 /// What became of one component.
@@ -141,6 +144,7 @@ struct Job<'a> {
     references: Vec<String>,
     derived_from: Vec<String>,
     chunker: String,
+    reflate: Policy,
     /// Its failure stops the run.
     stops: bool,
     skipped: Option<String>,
@@ -204,6 +208,7 @@ fn ad_hoc<'a>(
         references: Vec::new(),
         derived_from: Vec::new(),
         chunker: Profile::default().name.to_owned(),
+        reflate: Policy::default(),
         stops: true,
         skipped: None,
         planned: None,
@@ -229,6 +234,7 @@ fn planned_jobs<'a>(plan: &'a Plan, only: &[String], skip: &[String]) -> Result<
                 references: planned.references().to_vec(),
                 derived_from: planned.derived_from().to_vec(),
                 chunker: planned.chunker().to_owned(),
+                reflate: planned.reflate(),
                 stops: stop && planned.importance() == Importance::Required,
                 skipped: left_out.then(|| "left out by --only or --skip".to_owned()),
                 planned: Some(planned),
@@ -248,6 +254,8 @@ struct Run<'r> {
     host: String,
     user: String,
     scratch: PathBuf,
+    /// Instead of what the plan says.
+    reflate: Option<Policy>,
 }
 
 /// Captures `work` and publishes a snapshot of it. A rehearsal reads and counts everything and stores nothing.
@@ -279,6 +287,7 @@ pub fn run(app: App<'_>, target: &Target, work: Work<'_>, labels: &Labels, rehea
         host: labels.host.clone(),
         user: labels.user.clone(),
         scratch: scratch.path().to_owned(),
+        reflate: labels.reflate,
     };
     let (records, reports) = run.components(&mut archive, jobs)?;
     refuse_empty(&reports)?;
@@ -440,6 +449,7 @@ impl Run<'_> {
         let parent = self.comparable(&job);
         let profile = Profile::named(&job.chunker).unwrap_or_default();
         let mut writer = archive.component(&job.name, profile, parent, context);
+        writer.reflate(self.reflate.unwrap_or(job.reflate));
         let secret = |purpose: &str| self.repository.component_secret(&format!("{} {purpose}", job.kind));
         let directory = self.scratch.join(&job.name);
         crate::durable::create_directories(&directory)

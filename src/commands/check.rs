@@ -46,7 +46,7 @@ pub fn run(app: App<'_>, target: &Target, subset: DataSubset) -> Result<CheckRep
     let repository = target.open()?;
     store_check::run(&repository, subset, &app.context)?;
     let snapshots = finding::all(&repository, &app.context)?;
-    archive_check::run(&repository, &snapshots, app.context)?;
+    archive_check::run(&repository, &snapshots, subset == DataSubset::All, app.context)?;
     let (packs, verified) = (repository.index().totals()?.packs, repository.index().verified()?);
     let sessions = session::list(&repository)?;
     Ok(CheckReport {

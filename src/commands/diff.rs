@@ -4,8 +4,9 @@ use super::{App, SnapshotPath, Target, snapshot};
 use crate::archive::diff::{Difference, compare};
 use crate::archive::snapshots::Published;
 use crate::archive::{ArchivePath, ArchiveReader, Entry};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
+use super::inside::InsidePlace;
 use super::listing::component_path;
 
 /// Calls `found` for every difference between two snapshots, or between two paths in them.
@@ -29,6 +30,16 @@ pub fn run(
             compare(&reader, &path, root(&old, &name)?.as_ref(), root(&new, &name)?.as_ref(), found)?;
         }
         return Ok(());
+    }
+    let places = [(&old, before), (&new, after)].map(|(of, what)| InsidePlace::find(&reader, of, what, true));
+    match places {
+        [Ok(Some(before)), Ok(Some(after))] => return InsidePlace::compare(&before, &after, found),
+        [Ok(None), Ok(None)] => {}
+        [Err(error), _] | [_, Err(error)] => return Err(error),
+        _ => {
+            return Err(Error::new(ErrorKind::Usage, "Only one of the two paths goes into an archive")
+                .hint("Put a ! behind both archives"));
+        }
     }
     let a = entry(&reader, &old, &before.path)?;
     let b = entry(&reader, &new, &after.path)?;

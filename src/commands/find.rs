@@ -3,10 +3,11 @@
 use globset::{GlobBuilder, GlobMatcher};
 use serde::Serialize;
 
+use super::inside::visit_archive;
 use super::listing::{Listed, component_path};
 use super::{App, Target, snapshot};
 use crate::archive::snapshots::{self as finding, Selector};
-use crate::archive::{ArchivePath, ArchiveReader, Entry};
+use crate::archive::{ArchivePath, ArchiveReader, Entry, EntryKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
 
@@ -50,7 +51,8 @@ impl Pattern {
     }
 }
 
-/// Calls `found` for every entry that fits, in every snapshot or in one, newest snapshot first.
+/// Calls `found` for every entry that fits, in every snapshot or in one, newest snapshot first; in tar archives as well, if
+/// `looks_inside`.
 ///
 /// # Errors
 /// From the repository, and the first error of `found`.
@@ -59,6 +61,7 @@ pub fn run(
     target: &Target,
     pattern: &Pattern,
     only: Option<&Selector>,
+    looks_inside: bool,
     found: &mut dyn FnMut(&Match) -> Result<()>,
 ) -> Result<()> {
     let repository = target.open()?;
@@ -68,11 +71,18 @@ pub fn run(
     };
     let reader = ArchiveReader::new(&repository, app.context);
     for published in snapshots.iter().rev() {
-        let mut visit = |path: &ArchivePath, entry: &Entry| {
+        let mut tell = |path: &ArchivePath, entry: &Entry| {
             if pattern.fits(path) {
                 return found(&Match { snapshot: published.id, entry: Listed::new(path, entry) });
             }
             Ok(())
+        };
+        let mut visit = |path: &ArchivePath, entry: &Entry| {
+            tell(path, entry)?;
+            match &entry.kind {
+                EntryKind::File(content) if looks_inside => visit_archive(&reader, path, content, &mut tell),
+                _ => Ok(()),
+            }
         };
         for record in published.snapshot.components.iter().filter(|record| record.root.is_some()) {
             let (path, root) = (component_path(&record.name)?, record.root_entry()?);

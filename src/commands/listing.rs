@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 
 use serde::Serialize;
 
+use super::inside::InsidePlace;
 use super::{App, SnapshotPath, Target, snapshot};
 use crate::archive::path::{ArchivePath, escape};
 use crate::archive::reader::resolve;
@@ -103,6 +104,8 @@ pub fn ls(
             }
         }
         return Ok(());
+    } else if let Some(place) = InsidePlace::find(&reader, &published, what, false)? {
+        return place.visit(recursive, &mut visit);
     } else {
         let (record, below) = resolve(&published.snapshot, &what.path)?;
         (reader.entry(&record.root_entry()?, &below)?, what.path.clone())
@@ -137,6 +140,9 @@ pub fn cat(app: App<'_>, target: &Target, what: &SnapshotPath, out: &mut dyn Wri
     let repository = target.open()?;
     let published = snapshot(app, &repository, &what.selector)?;
     let reader = ArchiveReader::new(&repository, app.context);
+    if let Some(place) = InsidePlace::find(&reader, &published, what, false)? {
+        return copy(&mut *place.open(&reader)?, out);
+    }
     let (record, below) = resolve(&published.snapshot, &what.path)?;
     let entry = reader.entry(&record.root_entry()?, &below)?;
     let EntryKind::File(content) = &entry.kind else {
@@ -146,7 +152,7 @@ pub fn cat(app: App<'_>, target: &Target, what: &SnapshotPath, out: &mut dyn Wri
         )
         .hint("`compline ls` lists directories, `compline restore` brings them back"));
     };
-    copy(&mut reader.open(content), out)
+    copy(&mut *reader.open(content), out)
 }
 
 fn copy(reader: &mut dyn Read, out: &mut dyn Write) -> Result<u64> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{App, SnapshotPath, Target, snapshot};
 use crate::archive::reader::resolve;
 use crate::archive::restore::restore_tree;
-use crate::archive::{ArchiveReader, Content, Entry, RestoreOptions, RestoreSummary};
+use crate::archive::{ArchiveReader, Entry, RestoreOptions, RestoreSummary};
 use crate::clock::seconds_since;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SnapshotId;
@@ -68,9 +68,8 @@ fn one(
     single: &Path,
     options: &RestoreOptions,
 ) -> Result<RestoreSummary> {
-    let trees = |content: &Content| reader.tree(content);
     let into = if entry.is_directory() { directory } else { single };
-    restore_tree(reader.chunks(), &trees, entry, into, options, &app.context)
+    restore_tree(reader.chunks(), reader, entry, into, options, &app.context)
 }
 
 fn add(a: RestoreSummary, b: RestoreSummary) -> RestoreSummary {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{App, Target};
+use crate::archive::snapshot::ReflateStats;
 use crate::archive::snapshots as finding;
 use crate::error::Result;
 use crate::storage::ObjectKind;
@@ -22,6 +23,9 @@ pub struct Stats {
     pub packs: u64,
     /// Snapshots.
     pub snapshots: u64,
+    /// What all snapshots did about compressed data.
+    #[serde(skip_serializing_if = "ReflateStats::is_empty")]
+    pub reflated: ReflateStats,
 }
 
 /// Adds them up.
@@ -38,7 +42,12 @@ pub fn run(app: App<'_>, target: &Target) -> Result<Stats> {
     }
     let totals = repository.index().totals()?;
     let components = snapshots.iter().flat_map(|published| &published.snapshot.components);
+    let mut reflated = ReflateStats::default();
+    for record in components.clone() {
+        reflated += &record.stats.reflated;
+    }
     Ok(Stats {
+        reflated,
         bytes_stored,
         bytes_logical: components.map(|record| record.stats.bytes_logical).sum(),
         bytes_unique: totals.chunk_bytes,

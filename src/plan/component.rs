@@ -8,6 +8,7 @@ use crate::components::process::{Chain, Limits, Program};
 use crate::components::{self, Component, Existing, KINDS, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::Context;
+use crate::reflate::Policy;
 use crate::settings::{Settings, did_you_mean, listing};
 
 /// Longest name of a component.
@@ -114,6 +115,7 @@ pub struct PlannedComponent {
     enabled: Enabled,
     when_missing: WhenMissing,
     chunker: String,
+    reflate: Policy,
     existing: Existing,
     settings: Settings,
     component: Box<dyn Component>,
@@ -166,6 +168,12 @@ impl PlannedComponent {
     #[must_use]
     pub fn chunker(&self) -> &str {
         &self.chunker
+    }
+
+    /// What is done about compressed data.
+    #[must_use]
+    pub fn reflate(&self) -> Policy {
+        self.reflate
     }
 
     /// What a restore does with state that is in the way.
@@ -280,6 +288,7 @@ fn read(table: Settings, defaults: Option<&Settings>) -> Result<PlannedComponent
         enabled: enabled(&settings)?,
         when_missing: when_missing(&settings),
         chunker: settings.text("chunker").unwrap_or_else(|| fields::CHUNKERS[0].to_owned()),
+        reflate: settings.text("reflate").and_then(|word| word.parse().ok()).unwrap_or_default(),
         existing: existing(&settings),
         component: (kind.build)(&settings)?,
         settings,

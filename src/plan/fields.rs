@@ -1,10 +1,14 @@
 //! The tables of the plan: every key, what it takes, what it is for. They check plans and make the JSON Schema.
 
 use crate::components::{EXISTING, TIMEOUT};
+use crate::reflate::Policy;
 use crate::settings::{Field, Shape};
 
 /// Chunker profiles that a component may ask for.
 pub(super) const CHUNKERS: &[&str] = &["default", "db-text", "db-page", "blob"];
+
+/// What a component may say about compressed data.
+pub(super) const REFLATE: &[&str] = &Policy::NAMES;
 
 /// The top level.
 pub(super) const PLAN: &[Field] = &[
@@ -63,6 +67,7 @@ const DEFAULTS: &[Field] = &[
     ),
     Field::optional("importance", IMPORTANCE, "`importance` of every component"),
     Field::optional("chunker", Shape::OneOf(CHUNKERS), "`chunker` of every component"),
+    Field::optional("reflate", Shape::OneOf(REFLATE), "`reflate` of every component"),
     Field::optional("exclude_caches", Shape::Boolean, "`exclude_caches` of every component of kind files"),
     Field::optional("one_file_system", Shape::Boolean, "`one_file_system` of every component of kind files"),
 ];
@@ -100,6 +105,12 @@ pub(super) const COMPONENT: &[Field] = &[
     ),
     TIMEOUT,
     Field::optional("chunker", Shape::OneOf(CHUNKERS), "Profile of the cut points; keep it once there are snapshots"),
+    Field::optional(
+        "reflate",
+        Shape::OneOf(REFLATE),
+        "Whether gzip'd data is stored as its plain bytes, which change little from night to night: `auto` (the default) where it is \
+         likely to pay, `always`, or `never`. It comes back bit for bit in any case",
+    ),
     Field::optional("restore", Shape::Table(&[EXISTING]), "How it is restored"),
 ];
 

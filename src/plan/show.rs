@@ -131,6 +131,7 @@ fn component_rows(component: &PlannedComponent) -> Vec<(String, Value)> {
     default("role", component.role().to_string().into());
     default("importance", json!(component.importance()));
     default("chunker", component.chunker().into());
+    default("reflate", component.reflate().to_string().into());
     if own.iter().all(|field| field.name != "restore") {
         default("restore", json!({ "existing": existing_word(component.existing()) }));
     }

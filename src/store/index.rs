@@ -9,6 +9,7 @@ mod intake;
 mod liveness;
 mod orphans;
 mod precious;
+mod recipes;
 mod reclaim;
 mod translation;
 mod verified;
@@ -33,7 +34,7 @@ use crate::id::{ChunkId, PackId, RepositoryId, SegmentId};
 use crate::pipeline::lock;
 
 /// Raised when the tables change; an older file is thrown away and rebuilt.
-const SCHEMA_VERSION: i64 = 8;
+const SCHEMA_VERSION: i64 = 9;
 
 const SCHEMA: &str = "
     CREATE TABLE segments (no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE);
@@ -54,6 +55,7 @@ const SCHEMA: &str = "
     INSERT INTO looked_at VALUES (0);
     CREATE TABLE features (slot INTEGER PRIMARY KEY, feature INTEGER NOT NULL, chunk BLOB NOT NULL);
     CREATE TABLE verified (pack BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE recipes (proof BLOB PRIMARY KEY, chunk BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE signs (session BLOB PRIMARY KEY, sign INTEGER NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
 ";
 

@@ -32,6 +32,7 @@ transcripts![
     broken_plans,
     browse,
     check,
+    compressed,
     copy,
     forget,
     help,

@@ -314,7 +314,46 @@ fn entries(m: &mut Maker) {
 
 fn contents(m: &mut Maker) {
     m.write("content-encoding", |w| {
-        w.u8(1).u8(0).varint(0).varint(0);
+        w.u8(2).u8(0).varint(0).varint(0);
+    });
+    m.write("content-reflated-algorithm", |w| {
+        w.u8(1).varint(2).varint(1).varint(1).u8(0).varint(9).varint(1).varint(2).bytes(&[1; 32]);
+    });
+    m.write("content-reflated-without-recipe", |w| {
+        w.u8(1).varint(1).varint(2).varint(0).u8(0).varint(9).varint(1).varint(2).bytes(&[1; 32]);
+    });
+    m.write("content-reflated-length", |w| {
+        w.u8(1).varint(1).varint(2).varint(1).u8(0).varint(2).varint(1).varint(2).bytes(&[1; 32]);
+    });
+    m.write("recipe-kind", |w| {
+        w.u8(4);
+    });
+    m.write("recipe-empty-literal", |w| {
+        w.u8(0).varint(0);
+    });
+    m.write("recipe-literal-too-long", |w| {
+        w.u8(0).varint(65_537);
+    });
+    m.write("recipe-empty-copy", |w| {
+        w.u8(1).varint(0);
+    });
+    m.write("recipe-piece-too-long", |w| {
+        w.u8(2).varint((1 << 24) + 1).u8(0).varint(1).bytes(&[1; 32]).varint(0);
+    });
+    m.write("recipe-piece-alignment", |w| {
+        w.u8(2).varint(1).u8(8).varint(1).bytes(&[1; 32]).varint(0);
+    });
+    m.write("recipe-piece-without-bits", |w| {
+        w.u8(2).varint(1).u8(0).varint(0).bytes(&[1; 32]).varint(0);
+    });
+    m.write("recipe-piece-too-many-bits", |w| {
+        w.u8(2).varint(1).u8(0).varint((1 << 27) + 1).bytes(&[1; 32]).varint(0);
+    });
+    m.write("recipe-piece-too-many-corrections", |w| {
+        w.u8(2).varint(1).u8(0).varint(1).bytes(&[1; 32]).varint(524_289);
+    });
+    m.write("recipe-rest-cut", |w| {
+        w.u8(3);
     });
     m.write("content-too-deep", |w| {
         w.u8(0).u8(9).varint(0).varint(0);

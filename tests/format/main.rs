@@ -14,6 +14,8 @@ mod reference_chunker;
 mod reference_delta;
 mod reference_parity;
 mod reference_reader;
+mod reference_reflate;
+mod reflates;
 mod restores;
 mod shapes;
 mod valid;

@@ -12,7 +12,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement;
 use serde_json::Value;
 
-use super::{reference_delta, reference_parity};
+use super::{reference_delta, reference_parity, reference_reflate};
 
 const HEADER_LEN: usize = 44;
 const TRAILER_LEN: usize = 20;
@@ -476,12 +476,21 @@ impl Repository {
 
     /// 08-tree: the bytes of a content.
     fn content(&self, r: &mut Cursor<'_>) -> Result<Vec<u8>> {
-        if r.byte()? != 0 {
-            return Err("content encoding".to_owned());
-        }
+        let reflated = match r.byte()? {
+            0 => None,
+            1 if r.varint()? == 1 => Some((r.len()?, r.len()?)),
+            _ => return Err("content encoding".to_owned()),
+        };
         let (depth, len) = (r.byte()?, r.len()?);
         let mut bytes = Vec::new();
         self.pieces(r, depth, &mut bytes)?;
+        if let Some((plain_len, recipe_len)) = reflated {
+            if bytes.len() != plain_len + recipe_len || recipe_len == 0 {
+                return Err("plain bytes and recipe of other lengths".to_owned());
+            }
+            let (plain, recipe) = bytes.split_at(plain_len);
+            bytes = reference_reflate::make(plain, recipe)?;
+        }
         if bytes.len() == len { Ok(bytes) } else { Err("another length than it says".to_owned()) }
     }
 

@@ -39,6 +39,12 @@ fn rows() -> Vec<u8> {
     (0..90_000).map(row).collect::<String>().into_bytes()
 }
 
+/// A gzip member. Its sum is none.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    [b"\x1f\x8b\x08\0time\0\xff".as_slice(), &miniz_oxide::deflate::compress_to_vec(bytes, 6), b"sum and length"]
+        .concat()
+}
+
 /// Another night: one row in 700 changed, some are gone, some are new, all over the table.
 fn edit(table: &mut Vec<u8>, night: usize) {
     let lines: Vec<&[u8]> = table.split_inclusive(|byte| *byte == b'\n').collect();
@@ -64,6 +70,8 @@ fn build(root: &Path) {
     write(b"a/text", &b"the last office of the day\n".repeat(10_000));
     write(b"a/b/noise", &noise(3_000_000, "noise"));
     write(b"a/table", &rows());
+    write(b"a/table.gz", &gzip(&rows()));
+    write(b"a/b/several.gz", &[gzip(&rows()[..40_000]), noise(500, "between"), gzip(&rows()[..300_000])].concat());
     for n in 0..300 {
         write(format!("a/b/c/{n}").as_bytes(), &noise(n * 7, "small"));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use compline::archive::entry::{self, Content, Entry, EntryKind, Metadata, Piece, Time};
+use compline::archive::entry::{self, Content, Entry, EntryKind, Metadata, Piece, Reflated, Time};
 use compline::archive::fields::Fields;
 use compline::archive::snapshot::Snapshot;
 use compline::archive::table::{Page, PageRef, Row, Table};
@@ -12,6 +12,7 @@ use compline::codec::{DecodeError, Reader, Writer};
 use compline::crypto::{Purpose, Secret};
 use compline::delta;
 use compline::id::{ChunkId, RepositoryId, from_hex, to_hex};
+use compline::reflate::{Record, decode_records, recreate};
 use compline::storage::{MemoryStorage, ObjectKey, Storage};
 use compline::store::config::{Config, ConfigHead};
 use compline::store::envelope::{self, HEADER_LEN, Header, ObjectType};
@@ -24,6 +25,7 @@ use compline::store::rights::Deposits;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::vectors::from_text;
 use super::{reference_delta, reference_parity};
 
 type Decoded = Result<(Value, Vec<u8>), String>;
@@ -40,6 +42,8 @@ pub fn decode(shape: &str, bytes: &[u8], given: &Value) -> Decoded {
         "delta" => delta(bytes, given),
         "segment" => segment(bytes),
         "entry" => whole(bytes, Entry::decode, Entry::encode, entry_meaning),
+        "recipe" => recipe(bytes),
+        "reflate" => reflate(bytes, given),
         "content" => whole(bytes, Content::decode, Content::encode, content_meaning),
         "pieces" => {
             whole(bytes, entry::decode_pieces, |pieces, w| entry::encode_pieces(pieces, w), |p| pieces_meaning(p))
@@ -232,7 +236,43 @@ fn pieces_meaning(pieces: &[Piece]) -> Value {
 }
 
 fn content_meaning(content: &Content) -> Value {
-    json!({ "len": content.len, "depth": content.depth, "pieces": pieces_meaning(&content.pieces) })
+    let mut meaning = json!({ "len": content.len, "depth": content.depth, "pieces": pieces_meaning(&content.pieces) });
+    if let Some(Reflated { plain_len, recipe_len }) = content.reflated {
+        meaning["reflated"] = json!({ "plain_len": plain_len, "recipe_len": recipe_len });
+    }
+    meaning
+}
+
+fn recipe(bytes: &[u8]) -> Decoded {
+    let records = decode_records(bytes).map_err(text)?;
+    let mut w = Writer::new();
+    for record in &records {
+        record.encode(&mut w);
+    }
+    let meaning = |record: &Record| match record {
+        Record::Literal(bytes) => json!({ "literal": shown(bytes) }),
+        Record::Copy(len) => json!({ "copy": len }),
+        Record::Rest(byte) => json!({ "rest": byte }),
+        Record::Piece { plain_len, alignment, bit_len, proof, corrections } => json!({ "piece": {
+            "plain_len": plain_len, "alignment": alignment, "bit_len": bit_len, "proof": proof.to_hex(),
+            "corrections": to_hex(corrections),
+        } }),
+    };
+    if records.is_empty() {
+        Err("no records".to_owned())
+    } else {
+        Ok((records.iter().map(meaning).collect(), w.into_bytes()))
+    }
+}
+
+/// Corrections of a piece whose plain bytes are given, and the bits that come of them.
+fn reflate(bytes: &[u8], given: &Value) -> Decoded {
+    let given_bytes = |name: &str| from_text(given[name].as_str().unwrap_or_default());
+    let (alignment, bit_len) = (given["alignment"].as_u64().unwrap_or(0), given["bit_len"].as_u64().unwrap_or(0));
+    let (dictionary, plain) = (given_bytes("dictionary"), given_bytes("plain"));
+    let bits = recreate(&dictionary, &plain, bytes, u8::try_from(alignment).map_err(text)?, bit_len);
+    let bits = bits.ok_or("these corrections are none for these bytes")?;
+    Ok((json!({ "bits": to_hex(&bits) }), bytes.to_vec()))
 }
 
 fn kind_meaning(kind: &EntryKind) -> Value {

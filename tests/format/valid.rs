@@ -70,7 +70,7 @@ pub fn lineage(depth: u8, generation: u16, bases: &[u8]) -> Lineage {
 
 pub fn content(depth: u8, pieces: &[(u8, u64)]) -> Content {
     let pieces: Vec<Piece> = pieces.iter().map(|(byte, len)| Piece { id: id(*byte), len: *len }).collect();
-    Content { len: pieces.iter().map(|piece| piece.len).sum(), depth, pieces }
+    Content { len: pieces.iter().map(|piece| piece.len).sum(), depth, pieces, reflated: None }
 }
 
 pub fn entry(name: &[u8], kind: EntryKind) -> Entry {
@@ -469,6 +469,7 @@ pub fn all() -> Vec<Vector> {
     all.extend(records());
     all.push(vector("pack-content", with_master(&Value::Null), pack_bytes(Role::Content)));
     all.extend(deltas());
+    all.extend(super::reflates::vectors());
     all.push(vector("pack-deltas", with_master(&Value::Null), pack_of_deltas()));
     all.extend(parities());
     let with_parity = pack_with_parity(Role::Content, Share::of_packs(100).unwrap());

@@ -88,8 +88,9 @@ fn every_invalid_vector_is_refused_with_its_error() {
 #[test]
 fn every_prefix_of_a_vector_is_refused() {
     for vector in valid::all() {
-        // A lineage has as many bases as there is room for in the extension. Parity heals what is cut off.
-        if matches!(shape(&vector.name), "cuts" | "snapshot" | "config" | "lineage" | "parity") {
+        // A lineage has as many bases as there is room for in the extension, a recipe as many records. Parity heals what is cut off.
+        // Corrections that are missing are zeros, and may be right; what comes of them is proved.
+        if matches!(shape(&vector.name), "cuts" | "snapshot" | "config" | "lineage" | "parity" | "recipe" | "reflate") {
             continue;
         }
         let step = (vector.bytes.len() / 200).max(1);

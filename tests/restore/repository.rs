@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use compline::archive::restore::{RestoreOptions, restore_tree};
-use compline::archive::{ArchivePath, ArchiveReader, ArchiveWriter, CaptureSink, Content, Entry, FilesSource};
+use compline::archive::{ArchivePath, ArchiveReader, ArchiveWriter, CaptureSink, Entry, FilesSource};
 use compline::chunker::Profile;
 use compline::clock::Clock;
 use compline::storage::MemoryStorage;
@@ -41,8 +41,7 @@ fn a_nasty_tree_goes_through_a_repository_and_comes_back_identical() {
     let reader = ArchiveReader::new(&repository, world.context());
     let entry = reader.entry(&root, &ArchivePath::from_path(&place.source()).unwrap()).unwrap();
     let options = RestoreOptions { verify: true, ..RestoreOptions::default() };
-    let trees = |content: &Content| reader.tree(content);
-    let summary = restore_tree(reader.chunks(), &trees, &entry, &place.target(), &options, &world.context()).unwrap();
+    let summary = restore_tree(reader.chunks(), &reader, &entry, &place.target(), &options, &world.context()).unwrap();
     assert_eq!((world.problems(), summary.problems), (Vec::new(), 0));
     assert_equal(&place.source(), &place.target());
 }
@@ -64,8 +63,7 @@ fn a_file_that_cannot_be_read_is_one_problem_and_everything_else_is_captured() {
     assert!(problems[0].contains("/source/unreadable: "), "{problems:?}");
     let reader = ArchiveReader::new(&repository, world.context());
     let entry = reader.entry(&root, &ArchivePath::from_path(&place.source()).unwrap()).unwrap();
-    let trees = |content: &Content| reader.tree(content);
     let options = RestoreOptions::default();
-    restore_tree(reader.chunks(), &trees, &entry, &place.target(), &options, &world.context()).unwrap();
+    restore_tree(reader.chunks(), &reader, &entry, &place.target(), &options, &world.context()).unwrap();
     assert_eq!(crate::names(&place.target()), ["before", "zzz"]);
 }

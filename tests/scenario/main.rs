@@ -30,6 +30,7 @@ mod lost_bases;
 mod model;
 mod parity;
 mod prune;
+mod reflate;
 mod remote;
 mod repair;
 mod restic_policies;

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -118,7 +119,7 @@ impl MemoryArchive {
             let lists: Vec<_> = pieces.chunks(LIST_LEN).map(<[Piece]>::to_vec).collect();
             pieces = lists.iter().map(|list| self.store_list(list)).collect();
         }
-        Content { len: sum(&pieces).unwrap(), depth, pieces }
+        Content { len: sum(&pieces).unwrap(), depth, pieces, reflated: None }
     }
 
     fn store_list(&mut self, pieces: &[Piece]) -> Piece {
@@ -214,6 +215,10 @@ impl TreeSource for MemoryArchive {
         let bytes = self.read(content)?;
         Tree::decode(&bytes).map_err(|error| Error::damaged("Tree is damaged").cause(error))
     }
+
+    fn open(&self, content: &Content) -> Box<dyn Read + Send + '_> {
+        unreachable!("nothing is taken apart here: {content:?}")
+    }
 }
 
 impl MemoryArchive {
@@ -225,7 +230,12 @@ impl MemoryArchive {
                 bytes.extend_from_slice(chunk);
             } else {
                 let pieces = compline::archive::entry::decode_pieces(&mut compline::codec::Reader::new(chunk)).unwrap();
-                bytes.extend(self.read(&Content { len: piece.len, depth: content.depth - 1, pieces })?);
+                bytes.extend(self.read(&Content {
+                    len: piece.len,
+                    depth: content.depth - 1,
+                    pieces,
+                    reflated: None,
+                })?);
             }
         }
         Ok(bytes)

@@ -13,6 +13,7 @@
 
 pub mod compare;
 pub mod dump;
+pub mod gzip;
 pub mod memory;
 pub mod nasty;
 

@@ -64,7 +64,7 @@ impl CaptureSource for MemoryArchive {
         let len = bytes.len() as u64;
         let pieces = if len == 0 { vec![] } else { vec![Piece { id: ChunkId::from_bytes([1; 32]), len }] };
         let name = path.names().last().cloned().unwrap_or_default();
-        let kind = EntryKind::File(Content { len, depth: 0, pieces });
+        let kind = EntryKind::File(Content { len, pieces, ..Content::default() });
         Ok(Entry { name, kind, metadata: Metadata::default(), changed_while_read: false })
     }
 

@@ -5,7 +5,7 @@ use crate::sources::{Source, without_comment};
 /// The layers, lowest first: the picture in `src/lib.rs`, the archive's design in one table.
 const LAYERS: [(&str, &[&str]); 10] = [
     ("vocabulary", &["id", "units", "clock", "error", "observer", "codec", "settings"]),
-    ("leaves", &["chunker", "compress", "delta", "crypto", "pipeline", "durable", "mmap", "allocator"]),
+    ("leaves", &["chunker", "compress", "delta", "reflate", "crypto", "pipeline", "durable", "mmap", "allocator"]),
     ("storage", &["storage"]),
     ("store", &["store"]),
     ("archive", &["archive"]),
@@ -25,8 +25,12 @@ const EXCEPTIONS: [(&str, &str, &str); 1] =
 
 /// Arrows that point down and are refused all the same, with the reason.
 const REFUSED: [(&str, &[&str], &str); 2] = [
-    ("components", &["store", "storage", "chunker", "compress", "delta", "crypto"], "components know no chunks"),
-    ("storage", &["codec", "chunker", "compress", "delta", "crypto"], "storage knows no formats"),
+    (
+        "components",
+        &["store", "storage", "chunker", "compress", "delta", "reflate", "crypto"],
+        "components know no chunks",
+    ),
+    ("storage", &["codec", "chunker", "compress", "delta", "reflate", "crypto"], "storage knows no formats"),
 ];
 
 /// Where `module` stands, or none if the table doesn't have it.

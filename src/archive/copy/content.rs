@@ -86,8 +86,8 @@ impl<'t> Translator<'t> {
                 }
                 Ok(())
             }
-            EntryKind::File(content) if content.depth == 0 && content.len <= WINDOW_LEN / 4 => {
-                self.waiting_len += content.len;
+            EntryKind::File(content) if content.depth == 0 && content.stored_len() <= WINDOW_LEN / 4 => {
+                self.waiting_len += content.stored_len();
                 self.waiting_count += content.pieces.len();
                 self.waiting.push(WaitingFile { pieces: content.pieces.clone(), older });
                 if self.waiting_len >= WINDOW_LEN || self.waiting_count >= WINDOW_COUNT { self.flush() } else { Ok(()) }
@@ -243,7 +243,8 @@ impl<'t> Translator<'t> {
         loop {
             let window: Vec<Piece> = leaves.by_ref().take(WINDOW_COUNT).collect::<Result<_>>()?;
             if window.is_empty() {
-                return builder.finish(&mut self.lists());
+                let copied = builder.finish(&mut self.lists())?;
+                return Ok(Content { len: content.len, reflated: content.reflated, ..copied });
             }
             let ids: Vec<ChunkId> = window.iter().map(|piece| piece.id).collect();
             for (piece, name) in window.iter().zip(self.names.look_up(&ids)?) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::file::FileJob;
-use crate::archive::entry::Piece;
+use crate::archive::entry::{Content, Piece};
 use crate::id::ChunkId;
 
 /// Most pieces of a batch.
@@ -25,6 +25,8 @@ pub(super) struct Batch {
     pub places: Vec<Vec<Place>>,
     positions: HashMap<ChunkId, usize>,
     piece_count: usize,
+    /// Files that were taken apart; their bytes are made again.
+    pub apart: Vec<(Arc<FileJob>, Content)>,
     /// Files that have pieces in this batch.
     pub jobs: Vec<Arc<FileJob>>,
 }
@@ -44,11 +46,18 @@ impl Batch {
         self.piece_count += 1;
     }
 
+    /// A file whose pieces are not its bytes.
+    pub fn push_apart(&mut self, job: Arc<FileJob>, content: Content) {
+        self.piece_count += content.pieces.len();
+        self.jobs.push(Arc::clone(&job));
+        self.apart.push((job, content));
+    }
+
     pub fn is_full(&self) -> bool {
         self.piece_count >= PIECE_COUNT_MAX
     }
 
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.ids.is_empty() && self.apart.is_empty()
     }
 }

@@ -124,7 +124,7 @@ mod tests {
 
     fn file(len: u64, seconds: i64) -> Entry {
         let metadata = Metadata { mtime: Time { seconds, nanoseconds: 0 }, link_count: 1, ..Metadata::default() };
-        let content = Content { len, depth: 0, pieces: Vec::new() };
+        let content = Content { len, ..Content::default() };
         Entry { name: b"f".to_vec(), kind: EntryKind::File(content), metadata, changed_while_read: false }
     }
 

@@ -6,18 +6,25 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rayon::prelude::*;
+
 use super::batch::{Batch, Place};
 use super::decide::Policy;
 use super::directory::Directory;
 use super::file::{Ended, FileJob, OpenFiles};
 use super::{Overwrite, Ownership, RestoreOptions, RestoreSummary, TreeSource};
-use crate::archive::entry::{Metadata, Time};
+use crate::archive::entry::{Content, Metadata, Time};
 use crate::archive::path::escape;
 use crate::archive::posix::{self, Owners, Refused, Wanted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::{Context, Counter, Problem};
 use crate::pipeline::lock;
 use crate::store::ChunkSource;
+
+/// Files that were taken apart and are longer than this are made again one after the other.
+const APART_LEN_SHORT: u64 = 4 << 20;
+/// Their bytes are written in steps of this.
+const APART_STEP_LEN: usize = 1 << 20;
 
 #[derive(Debug, Default)]
 struct Tally {
@@ -238,8 +245,50 @@ impl<'a> Engine<'a> {
                 }
             }
         }
+        self.make_again(batch)?;
         self.read_back(batch);
         Ok(())
+    }
+
+    /// Short files beside each other; long ones one after the other, as each keeps all cores busy.
+    fn make_again(&self, batch: &Batch) -> Result<()> {
+        let (long, short): (Vec<_>, Vec<_>) =
+            batch.apart.iter().partition(|(_, content)| content.stored_len() > APART_LEN_SHORT);
+        short.par_iter().try_for_each(|(job, content)| self.make_file(job, content))?;
+        long.iter().try_for_each(|(job, content)| self.make_file(job, content))
+    }
+
+    fn make_file(&self, job: &FileJob, content: &Content) -> Result<()> {
+        let mut reader = self.trees.open(content);
+        let mut buffer = vec![0; usize::try_from(content.len).unwrap_or(APART_STEP_LEN).min(APART_STEP_LEN)];
+        let mut offset = 0;
+        while offset < content.len {
+            self.context.go_on()?;
+            match reader.read(&mut buffer) {
+                Ok(0) => return self.lose_rest(job, content.len - offset, &Error::damaged("It ends early")),
+                Ok(len) => {
+                    self.write(job, offset, &buffer[..len])?;
+                    offset += len as u64;
+                }
+                Err(cause) => {
+                    let error = cause.downcast().unwrap_or_else(|cause| Error::io("Its bytes can't be read", cause));
+                    return self.lose_rest(job, content.len - offset, &error);
+                }
+            }
+        }
+        self.end_piece(job)
+    }
+
+    /// What is behind a piece that can't be made again is of no use without it.
+    fn lose_rest(&self, job: &FileJob, len: u64, error: &Error) -> Result<()> {
+        if !is_local(error) {
+            let copy = Error::new(error.kind(), error.chain());
+            return Err(copy);
+        }
+        job.lose(len);
+        let subject = self.subject(&job.plan.directory, &job.plan.name);
+        self.context.observer.detail(&format!("{subject}: the last {len} bytes: {}", error.chain()));
+        self.end_piece(job)
     }
 
     fn fetch_positions(&self, batch: &Batch, positions: &[usize], done: &[AtomicBool]) -> Result<()> {
@@ -262,17 +311,22 @@ impl<'a> Engine<'a> {
     fn put(&self, place: &Place, bytes: &[u8]) -> Result<()> {
         let job = &place.job;
         if bytes.len() as u64 == place.len {
-            match job.put(place.offset, bytes) {
-                Ok(written) => {
-                    self.tally.bytes.fetch_add(written, Ordering::Relaxed);
-                    self.context.count(Counter::BytesRestored, written);
-                }
-                Err(error) => self.fail(job, &error)?,
-            }
+            self.write(job, place.offset, bytes)?;
         } else {
             job.fail(format!("the chunk at offset {} has another length than the snapshot says", place.offset));
         }
         self.end_piece(job)
+    }
+
+    fn write(&self, job: &FileJob, offset: u64, bytes: &[u8]) -> Result<()> {
+        match job.put(offset, bytes) {
+            Ok(written) => {
+                self.tally.bytes.fetch_add(written, Ordering::Relaxed);
+                self.context.count(Counter::BytesRestored, written);
+                Ok(())
+            }
+            Err(error) => self.fail(job, &error),
+        }
     }
 
     /// A write failed. If that stops the restore, the reason is kept: a chunk source may wrap what `deliver` returns.

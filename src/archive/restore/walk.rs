@@ -40,6 +40,8 @@ struct Walk<'e, 'a> {
     frames: Vec<Frame>,
     /// The file whose pieces go into the batch at present.
     current: Option<(Arc<FileJob>, Pieces)>,
+    /// A file that was taken apart, for the batch.
+    apart: Option<(Arc<FileJob>, Content)>,
     firsts: HashMap<(u64, u64), Arc<First>>,
     waiting: Vec<Link>,
     ready: VecDeque<Link>,
@@ -78,6 +80,7 @@ impl<'e, 'a> Walk<'e, 'a> {
             engine,
             frames: Vec::new(),
             current: None,
+            apart: None,
             firsts: HashMap::new(),
             waiting: Vec::new(),
             ready: VecDeque::new(),
@@ -104,7 +107,11 @@ impl<'e, 'a> Walk<'e, 'a> {
     }
 
     fn is_done(&self) -> bool {
-        self.frames.is_empty() && self.current.is_none() && self.waiting.is_empty() && self.ready.is_empty()
+        self.frames.is_empty()
+            && self.current.is_none()
+            && self.apart.is_none()
+            && self.waiting.is_empty()
+            && self.ready.is_empty()
     }
 
     fn fill(&mut self) -> Result<Batch> {
@@ -112,7 +119,9 @@ impl<'e, 'a> Walk<'e, 'a> {
         self.wake_links();
         while !batch.is_full() {
             self.engine.context.go_on()?;
-            if self.current.is_some() {
+            if let Some((job, content)) = self.apart.take() {
+                batch.push_apart(job, content);
+            } else if self.current.is_some() {
                 self.take_pieces(&mut batch)?;
             } else if let Some(link) = self.ready.pop_front() {
                 self.follow(link)?;
@@ -325,7 +334,11 @@ impl<'e, 'a> Walk<'e, 'a> {
         };
         let options = self.engine.options;
         let job = FileJob::new(plan, options.sparse, options.verify, &self.engine.open_files);
-        self.current = Some((job, Pieces::new(content)));
+        if content.reflated.is_some() {
+            self.apart = Some((job, content));
+        } else {
+            self.current = Some((job, Pieces::new(content)));
+        }
     }
 
     fn wake_links(&mut self) {

@@ -45,7 +45,7 @@ fn row(key: Vec<u8>, seed: u64) -> Row {
     let len = seed % 5000 + 1;
     Row {
         key,
-        content: Content { len, depth: 0, pieces: vec![Piece { id, len }] },
+        content: Content { len, pieces: vec![Piece { id, len }], ..Content::default() },
         modified: Some(Time { seconds: 1_700_000_000, nanoseconds: 5 }),
         etag: Some(format!("{seed:032x}").into_bytes()),
         ..Row::default()

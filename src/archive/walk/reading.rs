@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use super::{ATTEMPTS, SMALL_LEN_MAX, SmallFile, Step, ToRead, UNIT_LEN, unreadable};
+use super::{ATTEMPTS, SMALL_LEN_MAX, SmallFile, Step, Taken, ToRead, UNIT_LEN, unreadable};
 use crate::archive::ancestor::Ancestor;
 use crate::archive::posix::{self, Inspected, Owners};
 use crate::chunker::Chunker;
@@ -17,9 +17,14 @@ pub(super) struct Reading<'l> {
     pub chunker: &'l Chunker,
     pub chunk_id: &'l (dyn Fn(&[u8]) -> ChunkId + Sync),
     pub owners: &'l Owners,
+    /// Takes apart what is compressed; none where nothing is to be.
+    pub open: Option<&'l TakeApart<'l>>,
     /// Buffers of units that are stored.
     pub spares: Receiver<Vec<u8>>,
 }
+
+/// Takes a file apart, if there is anything in it to be taken apart.
+pub(super) type TakeApart<'t> = dyn Fn(&[u8]) -> Option<Taken> + Sync + 't;
 
 /// A unit whose small files are read, all into one buffer that is used again: memory that one thread allocates for every
 /// file and another one frees stays with the allocator, in pieces (60 MiB of them in a tree of 80,000 files).
@@ -47,6 +52,12 @@ impl Reading<'_> {
         }
         match found {
             Ok(Some((inspected, changed))) => {
+                let len = (bytes.len() - start) as u64;
+                let mut taken = self.open.and_then(|open| open(&bytes[start..]));
+                if let Some(taken) = &mut taken {
+                    bytes.truncate(start);
+                    bytes.append(&mut taken.plain);
+                }
                 let mut cuts = vec![start];
                 let mut end = start;
                 let ToRead { path, name, is_new, old, .. } = read;
@@ -59,7 +70,8 @@ impl Reading<'_> {
                     let older = ancestor.as_mut().map(|ancestor| ancestor.older(&id, chunk.len() as u64));
                     ids.push((id, older.unwrap_or_default()));
                 }
-                Step::Small(SmallFile { name, inspected, cuts, ids, changed: changed.then_some(path), is_new })
+                let changed = changed.then_some(path);
+                Step::Small(SmallFile { name, inspected, len, cuts, ids, taken, changed, is_new })
             }
             // It outgrew what is read whole.
             Ok(None) => Step::Large(read),

@@ -368,7 +368,7 @@ mod tests {
     fn a_dump_with_another_date_in_its_name_is_the_next_version() {
         let file = |name: &str, len: u64, seconds: i64| Entry {
             name: name.as_bytes().to_vec(),
-            kind: EntryKind::File(Content { len, depth: 0, pieces: Vec::new() }),
+            kind: EntryKind::File(Content { len, ..Content::default() }),
             metadata: Metadata { mtime: Time { seconds, nanoseconds: 0 }, ..Metadata::default() },
             changed_while_read: false,
         };

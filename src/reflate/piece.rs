@@ -1,0 +1,133 @@
+//! One piece of deflated data: taken apart, and put together again.
+
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::bits::{self, Bits};
+use crate::id::PieceProof;
+use preflate_rs::{PreflateConfig, RecreateStreamProcessor, preflate_whole_deflate_stream};
+
+/// As far as deflate refers back.
+pub const DICTIONARY_LEN_MAX: usize = 32 << 10;
+/// Most plain bytes of a piece. A block of zlib has 8.5 MB at most, and a piece ends with a block.
+pub const PIECE_PLAIN_LEN_MAX: usize = 16 << 20;
+/// Most deflated bits of a piece: 16 MiB.
+pub const PIECE_BITS_MAX: u64 = 128 << 20;
+
+/// A block begins with whether it is the last, one bit, and its kind, two.
+const BLOCK_STORED: u64 = 0b000;
+const BLOCK_STORED_LAST: u64 = 0b001;
+const BLOCK_FIXED: u64 = 0b010;
+const BLOCK_DYNAMIC: u64 = 0b100;
+/// The end of a block in the fixed code.
+const FIXED_END: (u64, u32) = (0, 7);
+
+/// Some blocks of a deflated stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The plain bytes before it, as far as it may refer back.
+    pub dictionary: Vec<u8>,
+    /// Its own plain bytes.
+    pub plain: Vec<u8>,
+    /// The bytes it lies in. The first one may begin with bits of what is before, the last one end with those of what is behind.
+    pub deflated: Vec<u8>,
+    /// Bits of the first byte that are not its own.
+    pub skipped: u8,
+    /// Its length in bits.
+    pub bit_len: u64,
+    /// Its last block is the last of the stream.
+    pub is_last: bool,
+}
+
+impl Piece {
+    /// Its bits from the lowest of the first byte on, zeros behind them.
+    #[must_use]
+    pub fn bits(&self) -> Vec<u8> {
+        bits::behind(&self.deflated, u64::from(self.skipped), self.bit_len).unwrap_or_default()
+    }
+
+    /// What has to be known beside the plain bytes to make the piece again, for a piece that begins so many bits behind a byte. None
+    /// where the library can't.
+    #[must_use]
+    pub fn corrections(&self, bits: &[u8], alignment: u8) -> Option<Vec<u8>> {
+        let mut whole = head(&self.dictionary, alignment)?;
+        whole.extend(bits, self.bit_len);
+        if !self.is_last {
+            whole.push(BLOCK_STORED_LAST, 3);
+            whole.align();
+            whole.extend(&[0, 0, 0xff, 0xff], 32);
+        }
+        let whole = whole.into_bytes();
+        let plain_text_limit = self.dictionary.len() + self.plain.len() + 1;
+        let config = PreflateConfig { plain_text_limit, verify_compression: false, ..PreflateConfig::default() };
+        let (result, text) = quietly(|| preflate_whole_deflate_stream(&whole, &config).ok())?;
+        let is_plain = text.text().strip_prefix(self.dictionary.as_slice()) == Some(&self.plain);
+        (result.compressed_size == whole.len() && is_plain).then_some(result.corrections)
+    }
+}
+
+/// What proves that a piece was made again: the hash of what it refers back to and of its bits. Their lengths stand behind, so that
+/// no two pieces give the same bytes to hash.
+#[must_use]
+pub fn proof(dictionary: &[u8], bits: &[u8], bit_len: u64) -> PieceProof {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(dictionary).update(bits);
+    hasher.update(&(dictionary.len() as u64).to_le_bytes()).update(&bit_len.to_le_bytes());
+    PieceProof::from_bytes(*hasher.finalize().as_bytes())
+}
+
+/// Makes a piece again: its bits from the lowest of the first byte on, zeros behind them. None where these corrections
+/// are none for these bytes.
+#[must_use]
+pub fn recreate(dictionary: &[u8], plain: &[u8], corrections: &[u8], alignment: u8, bit_len: u64) -> Option<Vec<u8>> {
+    let head = head(dictionary, alignment)?;
+    let mut text = Vec::with_capacity(dictionary.len() + plain.len());
+    text.extend_from_slice(dictionary);
+    text.extend_from_slice(plain);
+    let made = quietly(|| {
+        let recreated = RecreateStreamProcessor::new().recompress(&mut Cursor::new(&text), corrections);
+        recreated.ok().map(|(made, _)| made)
+    })?;
+    bits::behind(&made, head.len(), bit_len)
+}
+
+/// What stands before a piece: a block that holds the dictionary as it is and, for a piece that is to begin within a byte, blocks of
+/// nothing. Blocks that are stored as they are begin at the next whole byte, so a piece that has some can't be moved to another place in
+/// a byte.
+fn head(dictionary: &[u8], alignment: u8) -> Option<Bits> {
+    let mut head = Bits::default();
+    if !dictionary.is_empty() {
+        let len = u16::try_from(dictionary.len()).ok()?;
+        head.push(BLOCK_STORED, 3);
+        head.align();
+        head.push(u64::from(len), 16);
+        head.push(u64::from(!len), 16);
+        head.extend(dictionary, dictionary.len() as u64 * 8);
+    }
+    if alignment % 2 == 1 {
+        put_empty_dynamic(&mut head);
+    }
+    while head.len() % 8 != u64::from(alignment % 8) {
+        head.push(BLOCK_FIXED, 3);
+        head.push(FIXED_END.0, FIXED_END.1);
+    }
+    Some(head)
+}
+
+/// A block of nothing of 95 bits, an odd number, in a code of two literals and two distances of one bit each.
+fn put_empty_dynamic(head: &mut Bits) {
+    head.push(BLOCK_DYNAMIC, 3);
+    // 257 literals, 2 distances, 19 lengths of the code of lengths: one bit for "many zeros", one for "1".
+    for (value, count) in [(0, 5), (1, 5), (15, 4), (0, 6), (1, 3), (0, 42), (1, 3), (0, 3)] {
+        head.push(value, count);
+    }
+    // 138 zeros and 117, then 1 for the literal 255, for the end, and for the distances. The end is the second of two.
+    for (value, count) in [(1, 1), (127, 7), (1, 1), (106, 7), (0, 4), (1, 1)] {
+        head.push(value, count);
+    }
+}
+
+/// The library asserts what it believes of its input; of ours nothing is believed.
+fn quietly<T>(work: impl FnOnce() -> Option<T>) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok().flatten()
+}
