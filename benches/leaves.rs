@@ -15,6 +15,8 @@ use std::hint::black_box;
 use compline::chunker::{Chunker, Gear, Profile};
 use compline::compress;
 use compline::crypto::Secret;
+use compline::id::RepositoryId;
+use compline::store::signature::Signer;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const LEN: usize = 32 << 20;
@@ -46,6 +48,17 @@ fn seal(criterion: &mut Criterion) {
     });
 }
 
+fn signature(criterion: &mut Criterion) {
+    let signer = Signer::new(RepositoryId::from_bytes([1; 16]), &Secret::from_bytes([1; 32])).expect("any bytes sign");
+    let mut signed = corpus::noise(FRAME_LEN, 2);
+    signer.sign(&[2; 44], &mut signed);
+    let mut group = criterion.benchmark_group("signature");
+    group.bench_function("sign nothing", |bencher| bencher.iter(|| signer.sign(black_box(&[2; 44]), &mut Vec::new())));
+    group.bench_function("verify 1 MiB", |bencher| {
+        bencher.iter(|| signer.verifier().verified(&[2; 44], black_box(&signed)).map(<[u8]>::len));
+    });
+}
+
 fn compression(criterion: &mut Criterion) {
     let frame = corpus::dump(FRAME_LEN, 3);
     let packed = compress::compress(&frame).expect("text gets smaller");
@@ -59,5 +72,5 @@ fn compression(criterion: &mut Criterion) {
     group.bench_function("noise", |bencher| bencher.iter(|| compress::compress(black_box(&noise))));
 }
 
-criterion_group!(benches, chunker, seal, compression);
+criterion_group!(benches, chunker, seal, signature, compression);
 criterion_main!(benches);

@@ -7,17 +7,25 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::agreement;
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Length of all keys and salts.
 pub const KEY_LEN: usize = 32;
 /// What sealing adds to a plain text.
 pub const TAG_LEN: usize = 16;
+/// Length of a signature.
+pub const SIGNATURE_LEN: usize = 64;
 
 /// Sealed bytes did not open: wrong key, or not the bytes that were sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("authentication failed")]
 pub struct OpenError;
+
+/// A signature is missing, or is of other bytes or by somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is not signed by somebody who may write to the repository")]
+pub struct SignatureError;
 
 /// A key could not be derived or random bytes could not be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +86,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// What a subkey is for. Separate subkeys leave room for keys with fewer rights: one that can write but not read, say.
+/// What a subkey is for. Keys with fewer rights hold some of them: those to write with or those to read with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Chunk ids.
@@ -99,6 +107,8 @@ pub enum Purpose {
     Deposit,
     /// Secrets that components ask for.
     Component,
+    /// The private key that signs, which those who only read lack.
+    Signature,
 }
 
 impl Purpose {
@@ -115,6 +125,7 @@ impl Purpose {
             Self::Session => "compline v1 sessions",
             Self::Deposit => "compline v1 deposits",
             Self::Component => "compline v1 component secrets",
+            Self::Signature => "compline v1 signatures",
         }
     }
 }
@@ -256,10 +267,63 @@ pub fn shared_key(
     })
 }
 
+/// Signs by Ed25519 (RFC 8032).
+pub struct SigningKey(Ed25519KeyPair);
+
+impl SigningKey {
+    /// The key of these 32 secret bytes.
+    ///
+    /// # Errors
+    /// When the library refuses; no bytes are known to make it.
+    pub fn from_seed(seed: &Secret) -> Result<Self, CryptoError> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed.0);
+        pair.map(Self).map_err(|cause| CryptoError(format!("Ed25519 refused the private key: {cause}")))
+    }
+
+    /// What others verify with.
+    #[must_use]
+    pub fn public(&self) -> [u8; KEY_LEN] {
+        self.0.public_key().as_ref().try_into().expect("public keys of Ed25519 have 32 bytes")
+    }
+
+    /// The signature of `message`; the same each time.
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_LEN] {
+        self.0.sign(message).as_ref().try_into().expect("signatures of Ed25519 have 64 bytes")
+    }
+}
+
+/// Whether `signature` is that of `message` by the holder of the private key of `public`.
+///
+/// # Errors
+/// When it is not.
+pub fn verify(public: &[u8; KEY_LEN], message: &[u8], signature: &[u8]) -> Result<(), SignatureError> {
+    UnparsedPublicKey::new(&ED25519, public).verify(message, signature).map_err(|_| SignatureError)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn ed25519_is_that_of_rfc_8032_and_every_other_signature_is_refused() {
+        let seed = crate::id::from_hex("c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7").unwrap();
+        let key = SigningKey::from_seed(&Secret::from_bytes(seed)).unwrap();
+        let public = "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025";
+        assert_eq!(crate::id::to_hex(&key.public()), public);
+        let signature = key.sign(&[0xaf, 0x82]);
+        assert_eq!(crate::id::to_hex(&signature[..16]), "6291d657deec24024827e69c3abe01a3");
+        assert_eq!(verify(&key.public(), &[0xaf, 0x82], &signature), Ok(()));
+        for bit in 0..SIGNATURE_LEN * 8 {
+            let mut other = signature;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(verify(&key.public(), &[0xaf, 0x82], &other).is_err(), "bit {bit}");
+        }
+        assert!(verify(&key.public(), &[0xaf], &signature).is_err());
+        assert!(verify(&key.public(), &[0xaf, 0x82], &signature[..63]).is_err());
+        assert!(verify(&[0; 32], &[0xaf, 0x82], &signature).is_err());
+    }
 
     #[test]
     fn opening_with_another_position_or_other_associated_data_fails() {

@@ -22,6 +22,7 @@ pub mod retired;
 pub mod rights;
 pub mod salvage;
 pub mod session;
+pub mod signature;
 mod take_over;
 mod writer;
 

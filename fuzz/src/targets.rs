@@ -25,6 +25,8 @@ use compline::store::keyring::{self, Extra};
 use compline::store::pack::{self, FrameKind, Lineage, Role};
 use compline::store::pack_reader::{self, PackKeys};
 use compline::store::parity::{self, Label, Share};
+use compline::store::rights::Rights;
+use compline::store::signature::Signer;
 use compline::units;
 
 /// Name of a target, and what it does with bytes.
@@ -63,6 +65,19 @@ fn master() -> Secret {
     Secret::from_bytes(std::array::from_fn(|n| n as u8))
 }
 
+fn head() -> ConfigHead {
+    ConfigHead::new(REPOSITORY, &master()).expect("any bytes sign")
+}
+
+/// Who signs what is fuzzed, so that the fuzzer gets behind the signature.
+fn signer() -> Signer {
+    Signer::of(REPOSITORY, &master()).expect("any bytes sign")
+}
+
+fn pack_keys() -> PackKeys {
+    PackKeys::new(REPOSITORY, &Rights::all(master()).expect("any bytes are keys")).expect("any bytes are keys")
+}
+
 /// Decodes, and encodes back to the same bytes.
 fn whole<T>(data: &[u8], decode: impl Fn(&mut Reader<'_>) -> Decoded<T>, encode: impl Fn(&T, &mut Writer)) {
     let mut r = Reader::new(data);
@@ -79,10 +94,10 @@ fn config(data: &[u8]) {
         assert_eq!(head.encode(), data);
     }
     let _refused = ConfigHead::read(data);
-    let head = ConfigHead { repository: REPOSITORY, features: 0 }.encode();
-    let subkey = master().subkey(Purpose::Record);
-    let object = envelope::seal_record_salted(ObjectType::Config, SALT, &subkey, &head, data).expect("it is short");
-    if let Ok(config) = Config::open(&object, &master()) {
+    let (head, subkey) = (head(), master().subkey(Purpose::Record));
+    let object =
+        envelope::seal_record_salted(ObjectType::Config, SALT, &subkey, Some(&signer()), &head.encode(), data);
+    if let Ok(config) = Config::open(&object.expect("it is short"), &subkey, &head.verifier()) {
         assert!(config.pack_len <= 1 << 30);
     }
 }
@@ -93,12 +108,15 @@ fn key(data: &[u8]) {
     }
     open_key(data);
     let unlock = key_file();
-    let extra = Extra { repository: REPOSITORY, derivation: 2, cost: compline::crypto::PassphraseCost::NONE };
-    // A body of any bytes under the right wrapping key.
+    // A body of any bytes under the right wrapping key, of each sort of key.
     if let Unlock::KeyFile(secret) = &unlock {
         let wrapping = compline::crypto::key_file_key(secret, &SALT);
-        let object = envelope::seal_record_salted(ObjectType::Key, SALT, &wrapping, &extra.encode(), data);
-        open_key(&object.expect("it is short"));
+        for derivation in [2, 18, 34] {
+            let extra = Extra { repository: REPOSITORY, derivation, cost: compline::crypto::PassphraseCost::NONE };
+            let extra = extra.encode();
+            let object = envelope::seal_record_salted(ObjectType::Key, SALT, &wrapping, None, &extra, data);
+            open_key(&object.expect("it is short"));
+        }
     }
 }
 
@@ -111,7 +129,7 @@ fn open_key(object: &[u8]) {
     let id = KeyId::from_bytes(hash.as_bytes()[..16].try_into().expect("a hash is longer"));
     let storage = MemoryStorage::new();
     storage.put_new(&ObjectKey::Key(id), object).expect("it is empty");
-    let _refused = keyring::open(&storage, REPOSITORY, &key_file());
+    let _refused = keyring::open(&storage, &head(), &key_file());
 }
 
 fn record(data: &[u8]) {
@@ -119,7 +137,7 @@ fn record(data: &[u8]) {
     for object in types {
         let _refused = envelope::record_extra(object, data);
         for purpose in [Purpose::Record, Purpose::Index] {
-            let _refused = envelope::open_record(object, &master().subkey(purpose), data);
+            let _refused = envelope::open_record(object, &master().subkey(purpose), Some(&signer().verifier()), data);
         }
     }
     compressed_body(data);
@@ -130,12 +148,14 @@ fn compressed_body(data: &[u8]) {
     let subkey = master().subkey(Purpose::Record);
     let header = envelope::Header { detail: 1, salt: SALT }.encode(ObjectType::Segment);
     let mut body = data.to_vec();
+    signer().sign(&header, &mut body);
     subkey.object_key(&header).seal(0, &header, &mut body);
-    let _refused = envelope::open_record(ObjectType::Segment, &subkey, &[header, body].concat());
+    let object = [header, body].concat();
+    let _refused = envelope::open_record(ObjectType::Segment, &subkey, Some(&signer().verifier()), &object);
 }
 
 fn pack_object(data: &[u8]) {
-    let keys = PackKeys::new(&master());
+    let keys = pack_keys();
     if data.len() >= envelope::HEADER_LEN {
         let _refused = pack_reader::FrameOpener::new(&data[..envelope::HEADER_LEN], &keys);
     }
@@ -143,6 +163,7 @@ fn pack_object(data: &[u8]) {
     // The bytes as the plain footer of a pack, whatever frames it lists.
     let mut header = envelope::Header { detail: Role::Content as u8, salt: SALT }.encode(ObjectType::Pack);
     let mut footer = data.to_vec();
+    signer().sign(&header, &mut footer);
     keys.index().object_key(&header).seal(header.len() as u64, &header, &mut footer);
     let trailer = pack::encode_trailer(u32::try_from(footer.len()).expect("it is short"));
     header.extend([footer, trailer].concat());

@@ -450,7 +450,8 @@ impl Run<'_> {
         let profile = Profile::named(&job.chunker).unwrap_or_default();
         let mut writer = archive.component(&job.name, profile, parent, context);
         writer.reflate(self.reflate.unwrap_or(job.reflate));
-        let secret = |purpose: &str| self.repository.component_secret(&format!("{} {purpose}", job.kind));
+        let of_label = self.repository.component_secrets()?;
+        let secret = |purpose: &str| of_label(&format!("{} {purpose}", job.kind));
         let directory = self.scratch.join(&job.name);
         crate::durable::create_directories(&directory)
             .map_err(|cause| Error::io("No scratch directory can be made", cause))?;

@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::envelope::{self, ObjectType};
 use super::parity::Share;
+use super::signature::{Signer, Verifier};
 use crate::codec::{Decoded, Reader, Writer};
-use crate::crypto::{Purpose, Secret};
+use crate::crypto::{CryptoError, KEY_LEN, Purpose, Secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RepositoryId;
 
-/// Plain part behind the header: repository id and required features.
-pub const EXTRA_LEN: usize = RepositoryId::LEN + 8;
+/// Plain part behind the header: repository id, required features, public key.
+pub const EXTRA_LEN: usize = RepositoryId::LEN + 8 + KEY_LEN;
 
 /// Features that a reader must know, one bit each. Version 1 of the format has none.
 pub const FEATURES_KNOWN: u64 = 0;
@@ -28,14 +29,31 @@ pub struct ConfigHead {
     pub repository: RepositoryId,
     /// Bits of [`FEATURES_KNOWN`].
     pub features: u64,
+    /// Whose signatures are those of the repository, for ever. What a key object opens must fit it.
+    pub public: [u8; KEY_LEN],
 }
 
 impl ConfigHead {
+    /// Of a repository that `master` opens.
+    ///
+    /// # Errors
+    /// As [`Signer::of`].
+    pub fn new(repository: RepositoryId, master: &Secret) -> Result<Self, CryptoError> {
+        let public = Signer::of(repository, master)?.verifier().public();
+        Ok(Self { repository, features: 0, public })
+    }
+
+    /// What tells its signatures from others.
+    #[must_use]
+    pub fn verifier(&self) -> Verifier {
+        Verifier::new(self.repository, self.public)
+    }
+
     /// The bytes behind the header.
     #[must_use]
     pub fn encode(self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.bytes(self.repository.as_bytes()).u64(self.features);
+        w.bytes(self.repository.as_bytes()).u64(self.features).bytes(&self.public);
         w.into_bytes()
     }
 
@@ -45,7 +63,7 @@ impl ConfigHead {
     /// When the length differs.
     pub fn decode(bytes: &[u8]) -> Decoded<Self> {
         let mut r = Reader::new(bytes);
-        let head = Self { repository: RepositoryId::from_bytes(r.array()?), features: r.u64()? };
+        let head = Self { repository: RepositoryId::from_bytes(r.array()?), features: r.u64()?, public: r.array()? };
         r.end()?;
         Ok(head)
     }
@@ -99,16 +117,19 @@ impl Config {
     /// When the system gives no random bytes.
     pub fn seal(&self, head: ConfigHead, master: &Secret) -> Result<Vec<u8>> {
         let json = serde_json::to_vec(self).expect("plain fields always serialize");
-        envelope::seal_record(ObjectType::Config, &master.subkey(Purpose::Record), &head.encode(), &json)
+        let signer = Signer::of(head.repository, master)
+            .map_err(|cause| Error::new(ErrorKind::Environment, "The key that signs can't be made").cause(cause))?;
+        let subkey = master.subkey(Purpose::Record);
+        envelope::seal_record(ObjectType::Config, &subkey, Some(&signer), &head.encode(), &json)
     }
 
-    /// Opens the sealed part.
+    /// Opens the sealed part with the subkey `record`.
     ///
     /// # Errors
-    /// `Damaged` when it is not what was sealed with this master key, or a length is out of bounds.
-    pub fn open(object: &[u8], master: &Secret) -> Result<Self> {
+    /// `Damaged` when it is not what was sealed with this key and signed for this repository, or a length is out of bounds.
+    pub fn open(object: &[u8], record: &Secret, verifier: &Verifier) -> Result<Self> {
         let damaged = || Error::damaged("The config of the repository is damaged");
-        let json = envelope::open_record(ObjectType::Config, &master.subkey(Purpose::Record), object)
+        let json = envelope::open_record(ObjectType::Config, record, Some(verifier), object)
             .map_err(|cause| damaged().cause(cause))?;
         let config: Self = serde_json::from_slice(&json).map_err(|cause| damaged().cause(cause))?;
         config.checked().ok_or_else(damaged)

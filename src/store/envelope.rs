@@ -7,7 +7,8 @@
 //! 10  1  key slot: 0 = key derived from the subkey and the salt, 1 = sealed to the public key of the repository
 //! 11  1  detail: compression of records (0 none, 1 zstd), role of packs (1 content, 2 tree)
 //! 12 32  salt, random
-//! 44     plain extra part of fixed length (config and keys only), then the sealed body
+//! 44     plain extra part of fixed length (config and keys only), then the sealed body; the last 64 bytes within the
+//!        seal are a signature (config, segments, snapshots)
 //!        parity and trailer (config, keys, snapshots)
 //! ```
 //! The key of an object is made of its subkey and these 44 bytes. Small objects ("records") are sealed whole at position
@@ -15,9 +16,11 @@
 //! are long; segments don't, they are made again from packs.
 
 use super::parity::{self, Share};
+use super::rights;
+use super::signature::{Signer, Verifier};
 use crate::codec::{Decoded, Reader, Writer};
 use crate::compress;
-use crate::crypto::{self, KEY_LEN, Secret, TAG_LEN};
+use crate::crypto::{self, KEY_LEN, Secret, SignatureError, TAG_LEN};
 use crate::error::{Error, ErrorKind, Result};
 
 /// First bytes of every object.
@@ -70,6 +73,12 @@ impl ObjectType {
     #[must_use]
     pub fn has_parity(self) -> bool {
         matches!(self, Self::Config | Self::Key | Self::Snapshot)
+    }
+
+    /// Whether it is a record that is believed because it opens, and not for any other reason.
+    #[must_use]
+    pub fn is_signed(self) -> bool {
+        matches!(self, Self::Config | Self::Segment | Self::Snapshot)
     }
 
     /// Whether it may be sealed to the public key of the repository.
@@ -146,12 +155,18 @@ pub fn salt_of(header: &[u8]) -> Option<[u8; KEY_LEN]> {
     header.get(SALT_OFFSET..HEADER_LEN)?.try_into().ok()
 }
 
-/// Seals `plain` as a whole object with `extra` readable in front.
+/// Seals `plain` as a whole object with `extra` readable in front. Types that are signed need a `signer`.
 ///
 /// # Errors
 /// When the system gives no random bytes.
-pub fn seal_record(object: ObjectType, subkey: &Secret, extra: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
-    seal_record_salted(object, crypto::random().map_err(no_random)?, subkey, extra, plain)
+pub fn seal_record(
+    object: ObjectType,
+    subkey: &Secret,
+    signer: Option<&Signer>,
+    extra: &[u8],
+    plain: &[u8],
+) -> Result<Vec<u8>> {
+    seal_record_salted(object, crypto::random().map_err(no_random)?, subkey, signer, extra, plain)
 }
 
 /// The same with a salt that the caller drew, for keys that are made of the salt. No salt may be used twice.
@@ -162,10 +177,12 @@ pub fn seal_record_salted(
     object_type: ObjectType,
     salt: [u8; KEY_LEN],
     subkey: &Secret,
+    signer: Option<&Signer>,
     extra: &[u8],
     plain: &[u8],
 ) -> Result<Vec<u8>> {
-    seal_in(KEY_SLOT_DERIVED, object_type, salt, subkey, extra, plain)
+    let header = |detail| Header { detail, salt }.encode(object_type);
+    seal_behind(&header, object_type, subkey, signer, extra, plain)
 }
 
 /// The same to the public key of the repository: the salt is the public half of a key that was drawn for it, and `key` what
@@ -173,15 +190,22 @@ pub fn seal_record_salted(
 ///
 /// # Errors
 /// When `plain` is longer than the format allows.
-pub fn seal_deposit(object_type: ObjectType, salt: [u8; KEY_LEN], key: &Secret, plain: &[u8]) -> Result<Vec<u8>> {
-    seal_in(KEY_SLOT_DEPOSIT, object_type, salt, key, &[], plain)
-}
-
-fn seal_in(
-    slot: u8,
+pub fn seal_deposit(
     object_type: ObjectType,
     salt: [u8; KEY_LEN],
+    key: &Secret,
+    signer: Option<&Signer>,
+    plain: &[u8],
+) -> Result<Vec<u8>> {
+    let header = |detail| Header { detail, salt }.encode_deposit(object_type);
+    seal_behind(&header, object_type, key, signer, &[], plain)
+}
+
+fn seal_behind(
+    header: &dyn Fn(u8) -> Vec<u8>,
+    object_type: ObjectType,
     subkey: &Secret,
+    signer: Option<&Signer>,
     extra: &[u8],
     plain: &[u8],
 ) -> Result<Vec<u8>> {
@@ -191,7 +215,7 @@ fn seal_in(
         plain_len.ok_or_else(|| Error::new(ErrorKind::Bug, "A record grew longer than the format allows"))?;
     let packed = if object_type.is_compressible() { compress::compress(plain) } else { None };
     let detail = if packed.is_some() { COMPRESSION_ZSTD } else { COMPRESSION_NONE };
-    let mut object = Header { detail, salt }.encode_in(slot, object_type);
+    let mut object = header(detail);
     let key = subkey.object_key(&object);
     object.extend_from_slice(extra);
     let mut body = Writer::new();
@@ -200,6 +224,9 @@ fn seal_in(
         None => body.bytes(plain),
     };
     let mut body = body.into_bytes();
+    if object_type.is_signed() {
+        signer.ok_or_else(rights::cannot_write)?.sign(&object, &mut body);
+    }
     key.seal(0, &object, &mut body);
     object.append(&mut body);
     if object_type.has_parity() {
@@ -222,6 +249,12 @@ pub enum RecordError {
     /// Wrong key or changed bytes.
     #[error(transparent)]
     Open(#[from] crypto::OpenError),
+    /// It is for those who write.
+    #[error("the key in use can't open it")]
+    NoKey,
+    /// Who sealed it may not write.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// The plain text is not what it says.
     #[error(transparent)]
     Decompress(#[from] compress::DecompressError),
@@ -245,11 +278,16 @@ pub fn record_extra(object: ObjectType, bytes: &[u8]) -> Decoded<&[u8]> {
     r.bytes(object.extra_len())
 }
 
-/// Opens what [`seal_record`] sealed.
+/// Opens what [`seal_record`] sealed. Types that are signed need a `verifier`.
 ///
 /// # Errors
-/// On another type, version or key, and on changed bytes.
-pub fn open_record(object: ObjectType, subkey: &Secret, bytes: &[u8]) -> Result<Vec<u8>, RecordError> {
+/// On another type, version or key, on changed bytes, and on what is not signed.
+pub fn open_record(
+    object: ObjectType,
+    subkey: &Secret,
+    verifier: Option<&Verifier>,
+    bytes: &[u8],
+) -> Result<Vec<u8>, RecordError> {
     let mut r = Reader::new(bytes);
     let header = Header::decode(object, &mut r)?;
     r.bytes(object.extra_len())?;
@@ -259,7 +297,10 @@ pub fn open_record(object: ObjectType, subkey: &Secret, bytes: &[u8]) -> Result<
         return Err(r.error("truncated").into());
     }
     let mut body = sealed.to_vec();
-    let plain = subkey.object_key(&bytes[..HEADER_LEN]).open(0, aad, &mut body)?;
+    let mut plain: &[u8] = subkey.object_key(&bytes[..HEADER_LEN]).open(0, aad, &mut body)?;
+    if object.is_signed() {
+        plain = verifier.ok_or(SignatureError)?.verified(aad, plain)?;
+    }
     match header.detail {
         COMPRESSION_NONE if plain.len() > RECORD_LEN_MAX => Err(r.error("record too long").into()),
         COMPRESSION_NONE => Ok(plain.to_vec()),
@@ -281,20 +322,26 @@ fn decompress_body(plain: &[u8]) -> Result<Vec<u8>, RecordError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::RepositoryId;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn a_record_opens_only_as_it_was_sealed(plain in proptest::collection::vec(0u8..4, 0..300), bit: usize) {
             let key = Secret::from_bytes([3; 32]);
-            let sealed = seal_record(ObjectType::Snapshot, &key, &[], &plain).expect("random bytes can be had");
-            prop_assert_eq!(open_record(ObjectType::Snapshot, &key, &sealed), Ok(plain));
-            prop_assert!(open_record(ObjectType::Segment, &key, &sealed).is_err());
-            prop_assert!(open_record(ObjectType::Snapshot, &Secret::from_bytes([4; 32]), &sealed).is_err());
+            let signer = Signer::new(RepositoryId::from_bytes([1; 16]), &key).expect("any bytes sign");
+            let sealed = seal_record(ObjectType::Snapshot, &key, Some(&signer), &[], &plain);
+            let sealed = sealed.expect("random bytes can be had");
+            let verifier = signer.verifier();
+            let open = |object, key: &Secret, bytes: &[u8]| open_record(object, key, Some(&verifier), bytes);
+            prop_assert_eq!(open(ObjectType::Snapshot, &key, &sealed), Ok(plain));
+            prop_assert!(open(ObjectType::Segment, &key, &sealed).is_err());
+            prop_assert!(open(ObjectType::Snapshot, &Secret::from_bytes([4; 32]), &sealed).is_err());
+            prop_assert!(open_record(ObjectType::Snapshot, &key, None, &sealed).is_err());
             let mut flipped = sealed.clone();
             let data_len = parity::data_of(&sealed).map(<[u8]>::len).unwrap_or_default();
             flipped[bit / 8 % data_len] ^= 1 << (bit % 8);
-            prop_assert!(open_record(ObjectType::Snapshot, &key, &flipped).is_err());
+            prop_assert!(open(ObjectType::Snapshot, &key, &flipped).is_err());
             let healed = parity::heal(&flipped, |bytes| bytes == sealed);
             prop_assert_eq!(healed.map(|healed| healed.bytes), Ok(sealed));
         }
@@ -302,7 +349,7 @@ mod tests {
         #[test]
         fn opening_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let key = Secret::from_bytes([3; 32]);
-            prop_assert!(open_record(ObjectType::Key, &key, &bytes).is_err());
+            prop_assert!(open_record(ObjectType::Key, &key, None, &bytes).is_err());
         }
     }
 }

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
-use super::config::Config;
 use super::index_segment;
 use super::pack::PACK_LEN_MAX;
 use super::parity::{self, HealError, Healed};
@@ -274,7 +273,7 @@ pub fn heal_object(
     let mut verdict = examine(key, &bytes);
     if *key == ObjectKey::Config {
         let right = if let Verdict::Healed(healed) = &verdict { &healed.bytes } else { &bytes };
-        if Config::open(right, repository.master()?).is_err() {
+        if !repository.opens_config(right) {
             verdict = Verdict::Lost(HealError::NotIt);
         }
     }

@@ -2,12 +2,13 @@
 //! changing one rewrites no data.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::config::ConfigHead;
 use super::envelope::{self, Header, ObjectType, no_random};
 use super::heal::{self, Verdict};
-use super::rights::{self, Rights, WriteBody, WriteKeys};
+use super::rights::{Body, Grant, Rights, Sort};
 use crate::codec::{Decoded, Reader, Writer};
 use crate::crypto::{self, KEY_LEN, PassphraseCost, Secret};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,6 +23,8 @@ const DERIVE_KEY_FILE: u8 = 2;
 const DERIVE_RECIPIENT: u8 = 3;
 /// Added to one of these: what it opens is enough to back up, and no more.
 const DERIVE_WRITE_ONLY: u8 = 16;
+/// Added to one of these: what it opens is enough to read, and no more.
+const DERIVE_READ_ONLY: u8 = 32;
 const KEY_FILE_MAGIC: &str = "compline-key-1:";
 const IDENTITY_MAGIC: &str = "compline-identity-1:";
 const RECIPIENT_MAGIC: &str = "compline-recipient-1:";
@@ -161,7 +164,7 @@ impl Unlock {
 pub struct Extra {
     /// The repository that the key is of; a key that strayed in from another one is passed over.
     pub repository: RepositoryId,
-    /// 1 passphrase, 2 key file, 3 recipient; others are of later versions.
+    /// 1 passphrase, 2 key file, 3 recipient; 16 more if it only writes, 32 more if it only reads; others are of later versions.
     pub derivation: u8,
     /// Cost of a passphrase; all zero for the others.
     pub cost: PassphraseCost,
@@ -186,10 +189,10 @@ impl Extra {
         let repository = RepositoryId::from_bytes(r.array()?);
         let derivation = r.u8()?;
         let cost = PassphraseCost { memory_kib: r.u32()?, passes: r.u32()?, lanes: r.u32()? };
-        let is_bad = match derivation & !DERIVE_WRITE_ONLY {
-            DERIVE_PASSPHRASE => !cost.is_allowed(),
-            DERIVE_KEY_FILE | DERIVE_RECIPIENT => cost != PassphraseCost::NONE,
-            _ => false,
+        let is_bad = match split(derivation) {
+            Some((DERIVE_PASSPHRASE, _)) => !cost.is_allowed(),
+            Some(_) => cost != PassphraseCost::NONE,
+            None => false,
         };
         if is_bad {
             return Err(r.error("bad key derivation cost"));
@@ -198,36 +201,33 @@ impl Extra {
         Ok(Self { repository, derivation, cost })
     }
 
-    fn is_write_only(&self) -> bool {
-        self.derivation & DERIVE_WRITE_ONLY != 0
+    fn sort(&self) -> Option<Sort> {
+        split(self.derivation).map(|(_, sort)| sort)
     }
 
     fn kind_name(&self) -> &'static str {
-        const WRITE_PASSPHRASE: u8 = DERIVE_PASSPHRASE | DERIVE_WRITE_ONLY;
-        const WRITE_KEY_FILE: u8 = DERIVE_KEY_FILE | DERIVE_WRITE_ONLY;
-        const WRITE_RECIPIENT: u8 = DERIVE_RECIPIENT | DERIVE_WRITE_ONLY;
-        match self.derivation {
-            DERIVE_PASSPHRASE => "passphrase",
-            DERIVE_KEY_FILE => "key-file",
-            DERIVE_RECIPIENT => "recipient",
-            WRITE_PASSPHRASE => "passphrase, write-only",
-            WRITE_KEY_FILE => "key-file, write-only",
-            WRITE_RECIPIENT => "recipient, write-only",
-            _ => "of a newer compline",
+        match split(self.derivation) {
+            Some((DERIVE_PASSPHRASE, Sort::Full)) => "passphrase",
+            Some((DERIVE_KEY_FILE, Sort::Full)) => "key-file",
+            Some((_, Sort::Full)) => "recipient",
+            Some((DERIVE_PASSPHRASE, Sort::WriteOnly)) => "passphrase, write-only",
+            Some((DERIVE_KEY_FILE, Sort::WriteOnly)) => "key-file, write-only",
+            Some((_, Sort::WriteOnly)) => "recipient, write-only",
+            Some((DERIVE_PASSPHRASE, Sort::ReadOnly)) => "passphrase, read-only",
+            Some((DERIVE_KEY_FILE, Sort::ReadOnly)) => "key-file, read-only",
+            Some((_, Sort::ReadOnly)) => "recipient, read-only",
+            None => "of a newer compline",
         }
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Body {
-    /// Absent in keys that open less than everything.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    master: Option<Zeroizing<String>>,
-    /// What a write-only key opens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    write: Option<WriteBody>,
-    label: String,
-    created_at: Timestamp,
+/// How the wrapping key is made, and of what sort the key is. None for derivations of later versions.
+fn split(derivation: u8) -> Option<(u8, Sort)> {
+    let sorts = [(Sort::Full, 0), (Sort::WriteOnly, DERIVE_WRITE_ONLY), (Sort::ReadOnly, DERIVE_READ_ONLY)];
+    sorts.into_iter().find_map(|(sort, more)| {
+        let made = derivation.checked_sub(more)?;
+        (DERIVE_PASSPHRASE..=DERIVE_RECIPIENT).contains(&made).then_some((made, sort))
+    })
 }
 
 /// What a listing tells of a key. Label and time are known only of the key that opened.
@@ -245,20 +245,10 @@ pub struct KeyInfo {
     pub current: bool,
 }
 
-/// A key that opened, with everything or less.
-pub struct OpenedAny {
+/// A key that opened.
+pub struct Opened {
     /// What it opens.
     pub rights: Rights,
-    /// Which key object it was.
-    pub info: KeyInfo,
-    /// Whether it had to be healed.
-    pub verdict: Verdict,
-}
-
-/// A key that opened everything.
-pub struct Opened {
-    /// The master key.
-    pub master: Secret,
     /// Which key object it was.
     pub info: KeyInfo,
     /// Whether it had to be healed.
@@ -269,46 +259,39 @@ fn stored(id: &KeyId, is_newer: bool) -> Error {
     Error::stored(format!("Key {id}"), is_newer)
 }
 
-/// Wraps `master` for `unlock` and publishes it as a new key object, after it was opened again.
+/// Wraps what is granted of `master` for `unlock` and publishes it as a new key object, after it was opened again.
 ///
 /// # Errors
 /// From the storage, or when the passphrase is empty.
 pub fn add(
     storage: &dyn Storage,
     repository: RepositoryId,
-    master: &Secret,
+    (master, grant): (&Secret, Grant<'_>),
     unlock: &Unlock,
     label: &str,
     now: Timestamp,
 ) -> Result<KeyId> {
     refuse_empty(unlock)?;
-    let extra = Extra { repository, derivation: unlock.derivation(), cost: cost_of(unlock) };
+    let extra = Extra { repository, derivation: unlock.derivation() + more_of(grant), cost: cost_of(unlock) };
     let (salt, wrapping) = unlock.new_wrapping_key(&extra)?;
-    let object = seal_with(&extra, salt, &wrapping, &body_of(master, label, now))?;
-    let is_same = |rights: &Rights| matches!(rights, Rights::All(back) if back.as_bytes() == master.as_bytes());
-    publish(storage, &object, &wrapping, is_same)
+    let json = body_of(master, grant, label, now)?;
+    let object = envelope::seal_record_salted(ObjectType::Key, salt, &wrapping, None, &extra.encode(), &json)?;
+    let back = envelope::open_record(ObjectType::Key, &wrapping, None, &object).map(Zeroizing::new);
+    if back.as_ref() != Ok(&json) || !matches!(open_with(&object, &wrapping), Ok(Some(_))) {
+        return Err(Error::new(ErrorKind::Bug, "The new key does not open again: it was not published")
+            .hint("Try again; if it happens again, test the memory of this machine"));
+    }
+    let id = id_of(&object);
+    storage.put_new(&ObjectKey::Key(id), &object)?;
+    Ok(id)
 }
 
-/// The same for a host that is to back up and not to read.
-///
-/// # Errors
-/// As [`add`].
-pub fn add_write_only(
-    storage: &dyn Storage,
-    repository: RepositoryId,
-    keys: &WriteKeys,
-    unlock: &Unlock,
-    label: &str,
-    now: Timestamp,
-) -> Result<KeyId> {
-    refuse_empty(unlock)?;
-    let derivation = unlock.derivation() | DERIVE_WRITE_ONLY;
-    let extra = Extra { repository, derivation, cost: cost_of(unlock) };
-    let (salt, wrapping) = unlock.new_wrapping_key(&extra)?;
-    let body = Body { master: None, write: Some(keys.to_body()), label: label.to_owned(), created_at: now };
-    let object = seal_with(&extra, salt, &wrapping, &body)?;
-    let is_same = |rights: &Rights| matches!(rights, Rights::Write(back) if back.public == keys.public);
-    publish(storage, &object, &wrapping, is_same)
+fn more_of(grant: Grant<'_>) -> u8 {
+    match grant {
+        Grant::All => 0,
+        Grant::Read => DERIVE_READ_ONLY,
+        Grant::Write(_) => DERIVE_WRITE_ONLY,
+    }
 }
 
 fn refuse_empty(unlock: &Unlock) -> Result<()> {
@@ -325,24 +308,6 @@ fn cost_of(unlock: &Unlock) -> PassphraseCost {
     }
 }
 
-fn publish(
-    storage: &dyn Storage,
-    object: &[u8],
-    wrapping: &Secret,
-    is_same: impl Fn(&Rights) -> bool,
-) -> Result<KeyId> {
-    match open_with(object, wrapping) {
-        Ok(Some((_, back))) if is_same(&back) => {}
-        _ => {
-            return Err(Error::new(ErrorKind::Bug, "The new key does not open again: it was not published")
-                .hint("Try again; if it happens again, test the memory of this machine"));
-        }
-    }
-    let id = id_of(object);
-    storage.put_new(&ObjectKey::Key(id), object)?;
-    Ok(id)
-}
-
 /// A whole key object.
 ///
 /// # Errors
@@ -351,7 +316,7 @@ pub fn seal(
     extra: &Extra,
     salt: [u8; KEY_LEN],
     unlock: &Unlock,
-    master: &Secret,
+    (master, grant): (&Secret, Grant<'_>),
     label: &str,
     created_at: Timestamp,
 ) -> Result<Vec<u8>> {
@@ -359,17 +324,15 @@ pub fn seal(
         Error::new(ErrorKind::Environment, "The passphrase can't be turned into a key").cause(cause)
     })?;
     let wrapping = wrapping.ok_or_else(|| Error::new(ErrorKind::Bug, "A recipient has no key of its own here"))?;
-    seal_with(extra, salt, &wrapping, &body_of(master, label, created_at))
+    let json = body_of(master, grant, label, created_at)?;
+    envelope::seal_record_salted(ObjectType::Key, salt, &wrapping, None, &extra.encode(), &json)
 }
 
-fn body_of(master: &Secret, label: &str, created_at: Timestamp) -> Body {
-    let master = Some(Zeroizing::new(to_hex(master.as_bytes())));
-    Body { master, write: None, label: label.to_owned(), created_at }
-}
-
-fn seal_with(extra: &Extra, salt: [u8; KEY_LEN], wrapping: &Secret, body: &Body) -> Result<Vec<u8>> {
-    let json = Zeroizing::new(serde_json::to_vec(body).expect("plain fields always serialize"));
-    envelope::seal_record_salted(ObjectType::Key, salt, wrapping, &extra.encode(), &json)
+fn body_of(master: &Secret, grant: Grant<'_>, label: &str, created_at: Timestamp) -> Result<Zeroizing<Vec<u8>>> {
+    let rights = Rights::all(master.clone())
+        .map_err(|cause| Error::new(ErrorKind::Environment, "The keys of the repository can't be made").cause(cause))?;
+    let body = rights.to_body(grant, label, created_at)?;
+    Ok(Zeroizing::new(serde_json::to_vec(&body).expect("plain fields always serialize")))
 }
 
 fn id_of(object: &[u8]) -> KeyId {
@@ -377,27 +340,15 @@ fn id_of(object: &[u8]) -> KeyId {
     KeyId::from_bytes(id)
 }
 
-/// Finds the key object of `repository` that `unlock` opens, which must open everything.
-///
-/// # Errors
-/// As [`open_any`], and `WrongKey` if it opens less.
-pub fn open(storage: &dyn Storage, repository: RepositoryId, unlock: &Unlock) -> Result<Opened> {
-    let OpenedAny { rights, info, verdict } = open_any(storage, repository, unlock)?;
-    match rights {
-        Rights::All(master) => Ok(Opened { master, info, verdict }),
-        Rights::Write(_) => Err(rights::cannot_read()),
-    }
-}
-
-/// Finds the key object of `repository` that `unlock` opens.
+/// Finds the key object that `unlock` opens, of the repository with this config.
 ///
 /// # Errors
 /// `WrongKey` if none does, the storage's failure if one that might could not be read.
-pub fn open_any(storage: &dyn Storage, repository: RepositoryId, unlock: &Unlock) -> Result<OpenedAny> {
+pub fn open(storage: &dyn Storage, head: &ConfigHead, unlock: &Unlock) -> Result<Opened> {
     let (mut bad, mut unread) = (Vec::new(), None);
     let ids = ids(storage)?;
     for id in &ids {
-        match try_open(storage, *id, repository, unlock) {
+        match try_open(storage, *id, head, unlock) {
             Ok(Some(opened)) => return Ok(opened),
             Ok(None) => {}
             // Whether it would have opened nobody can say: that is no wrong key.
@@ -445,46 +396,51 @@ fn read_extra(object: &[u8]) -> Decoded<Extra> {
     envelope::record_extra(ObjectType::Key, object).and_then(Extra::decode)
 }
 
-fn try_open(storage: &dyn Storage, id: KeyId, repository: RepositoryId, unlock: &Unlock) -> Result<Option<OpenedAny>> {
+fn try_open(storage: &dyn Storage, id: KeyId, head: &ConfigHead, unlock: &Unlock) -> Result<Option<Opened>> {
     let (object, verdict) = read(storage, id)?;
     let extra = read_extra(&object).map_err(|cause| stored(&id, cause.is_newer()).cause(cause))?;
-    let opened = open_object(&object, repository, unlock).map_err(|error| error.context(format!("Key {id}")))?;
+    let opened = open_object(&object, head, unlock).map_err(|error| error.context(format!("Key {id}")))?;
     Ok(opened.map(|(body, rights)| {
         let kind = extra.kind_name();
         let info = KeyInfo { id, kind, label: Some(body.label), created_at: Some(body.created_at), current: true };
-        OpenedAny { rights, info, verdict }
+        Opened { rights, info, verdict }
     }))
 }
 
 /// Body and what it opens, if the object is of this repository and opens with `unlock`.
-fn open_object(object: &[u8], repository: RepositoryId, unlock: &Unlock) -> Result<Option<(Body, Rights)>> {
-    let damaged = || Error::damaged("What it holds is no master key");
+///
+/// Anybody can wrap a key for a recipient, whose public key is no secret. So what it opens must fit the public key in the config:
+/// nobody's forged key makes its reader believe forged signatures.
+fn open_object(object: &[u8], head: &ConfigHead, unlock: &Unlock) -> Result<Option<(Body, Rights)>> {
+    let damaged = || Error::damaged("What it holds is no key");
     let mut r = Reader::new(object);
     let header = Header::decode(ObjectType::Key, &mut r).map_err(|cause| damaged().cause(cause))?;
     let extra = read_extra(object).map_err(|cause| damaged().cause(cause))?;
-    if extra.repository != repository || extra.derivation & !DERIVE_WRITE_ONLY != unlock.derivation() {
+    let is_made_so = split(extra.derivation).is_some_and(|(made, _)| made == unlock.derivation());
+    if extra.repository != head.repository || !is_made_so {
         return Ok(None);
     }
     let wrapping = unlock.wrapping_key(&header.salt, &extra).map_err(|cause| damaged().cause(cause))?;
-    wrapping.map_or(Ok(None), |wrapping| open_with(object, &wrapping))
+    let opened = wrapping.map_or(Ok(None), |wrapping| open_with(object, &wrapping))?;
+    match opened {
+        Some((_, rights)) if rights.public != head.public => Err(Error::damaged("It is no key of this repository")),
+        opened => Ok(opened),
+    }
 }
 
 fn open_with(object: &[u8], wrapping: &Secret) -> Result<Option<(Body, Rights)>> {
-    let damaged = || Error::damaged("What it holds is no master key");
-    let Ok(json) = envelope::open_record(ObjectType::Key, wrapping, object).map(Zeroizing::new) else {
+    let damaged = || Error::damaged("What it holds is no key");
+    let sort = read_extra(object).ok().and_then(|extra| extra.sort()).ok_or_else(damaged)?;
+    let Ok(json) = envelope::open_record(ObjectType::Key, wrapping, None, object).map(Zeroizing::new) else {
         return Ok(None);
     };
     let body: Body = serde_json::from_slice(&json).map_err(|cause| damaged().cause(cause))?;
-    if let Some(write) = &body.write {
-        let keys = WriteKeys::from_body(write).ok_or_else(damaged)?;
-        return Ok(Some((body, Rights::Write(Box::new(keys)))));
-    }
-    let Some(master) = &body.master else {
+    if body.is_unknown() {
         return Err(Error::new(ErrorKind::UnsupportedFormat, "It opens a part of the repository only")
             .hint("A newer compline made this key and can use it"));
-    };
-    let master = Secret::from_bytes(from_hex(master).map_err(|cause| damaged().cause(cause))?);
-    Ok(Some((body, Rights::All(master))))
+    }
+    let rights = body.rights(sort).ok_or_else(damaged)?;
+    Ok(Some((body, rights)))
 }
 
 /// All keys of `repository`; `current` is known in full.
@@ -506,7 +462,7 @@ pub fn list(storage: &dyn Storage, repository: RepositoryId, current: &KeyInfo) 
     Ok(keys)
 }
 
-/// Removes a key, damaged ones too; never the last one that may open the repository.
+/// Removes a key, damaged ones too; never the last one that may open everything.
 ///
 /// # Errors
 /// `Usage` for the last key, `NotFound` for one that isn't there.
@@ -520,18 +476,21 @@ pub fn remove(storage: &dyn Storage, repository: RepositoryId, id: KeyId) -> Res
     let mut is_last = true;
     for other in ids.iter().filter(|other| **other != id) {
         match read(storage, *other) {
-            // One that can't read doesn't keep the repository readable.
+            // With one that opens less nobody could add another.
             Ok((object, _)) => {
-                let reads = |extra: Extra| extra.repository == repository && !extra.is_write_only();
-                is_last &= !read_extra(&object).is_ok_and(reads);
+                let is_full = |extra: Extra| extra.repository == repository && extra.sort() == Some(Sort::Full);
+                is_last &= !read_extra(&object).is_ok_and(is_full);
             }
             Err(error) if error.kind() == ErrorKind::Storage => return Err(error),
             Err(_) => {}
         }
     }
     if is_last {
-        return Err(Error::new(ErrorKind::Usage, "This is the last key; without it nobody could read the repository")
-            .hint("Add another one first: `compline key add`"));
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "This is the last key that opens everything; without it nobody could add another",
+        )
+        .hint("Add another one first: `compline key add`"));
     }
     Ok(storage.delete(&ObjectKey::Key(id))?)
 }
@@ -540,6 +499,7 @@ pub fn remove(storage: &dyn Storage, repository: RepositoryId, id: KeyId) -> Res
 mod tests {
     use super::*;
     use crate::storage::MemoryStorage;
+    use crate::store::config::Config;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -552,7 +512,12 @@ mod tests {
     }
 
     fn add_to(storage: &MemoryStorage, of: u8, master: u8) -> KeyId {
-        add(storage, repository(of), &Secret::from_bytes([master; 32]), &file_key(9), "", NOW).unwrap()
+        let master = Secret::from_bytes([master; 32]);
+        add(storage, repository(of), (&master, Grant::All), &file_key(9), "", NOW).unwrap()
+    }
+
+    fn open_with(storage: &MemoryStorage, unlock: &Unlock) -> Result<Opened> {
+        open(storage, &ConfigHead::new(repository(1), &Secret::from_bytes([42; 32])).unwrap(), unlock)
     }
 
     #[test]
@@ -562,8 +527,8 @@ mod tests {
             add_to(&storage, dead, dead);
         }
         add_to(&storage, 1, 42);
-        let opened = open(&storage, repository(1), &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(opened.master.as_bytes(), &[42; 32]);
+        let opened = open_with(&storage, &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(opened.rights.master().unwrap().as_bytes(), &[42; 32]);
         assert_eq!(list(&storage, repository(1), &opened.info).unwrap(), std::slice::from_ref(&opened.info));
         let error = remove(&storage, repository(1), opened.info.id).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage, "strays do not count as keys");
@@ -573,25 +538,52 @@ mod tests {
     fn a_damaged_key_is_told_from_a_wrong_one() {
         let storage = MemoryStorage::new();
         let id = add_to(&storage, 1, 42);
-        assert_eq!(open(&storage, repository(1), &file_key(8)).err().unwrap().kind(), ErrorKind::WrongKey);
+        assert_eq!(open_with(&storage, &file_key(8)).err().unwrap().kind(), ErrorKind::WrongKey);
         let mut object = storage.get(&ObjectKey::Key(id)).unwrap().to_vec();
         object[100] ^= 1;
         storage.overwrite(&ObjectKey::Key(id), &object);
-        let opened = open(&storage, repository(1), &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
+        let opened = open_with(&storage, &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
         assert!(matches!(opened.verdict, Verdict::Healed(_)));
         object.iter_mut().step_by(50).for_each(|byte| *byte ^= 1);
         storage.overwrite(&ObjectKey::Key(id), &object);
-        assert_eq!(open(&storage, repository(1), &file_key(9)).err().unwrap().kind(), ErrorKind::Damaged);
+        assert_eq!(open_with(&storage, &file_key(9)).err().unwrap().kind(), ErrorKind::Damaged);
+    }
+
+    #[test]
+    fn a_forged_key_for_a_recipient_is_passed_over() {
+        let storage = MemoryStorage::new();
+        let (text, recipient) = Unlock::new_identity().unwrap();
+        let add_for = |master: u8, grant| {
+            add(
+                &storage,
+                repository(1),
+                (&Secret::from_bytes([master; 32]), grant),
+                &Unlock::Recipient(recipient),
+                "",
+                NOW,
+            )
+        };
+        let config = Config::new(NOW);
+        for grant in [Grant::All, Grant::Read, Grant::Write(&config)].repeat(3) {
+            add_for(66, grant).unwrap();
+        }
+        let identity = Unlock::from_key_file(&text).unwrap();
+        assert_eq!(open_with(&storage, &identity).err().unwrap().kind(), ErrorKind::Damaged);
+        add_for(42, Grant::Read).unwrap();
+        let opened = open_with(&storage, &identity).unwrap_or_else(|error| panic!("{error}"));
+        assert!(opened.rights.read().is_some() && opened.rights.write().is_none() && opened.rights.master().is_none());
+        assert_eq!(opened.info.kind, "recipient, read-only");
     }
 
     #[test]
     fn a_key_of_a_later_kind_does_not_hide_the_others() {
         let storage = MemoryStorage::new();
         let extra = Extra { repository: repository(1), derivation: 9, cost: PassphraseCost::NONE };
-        let later = seal(&extra, [5; 32], &file_key(9), &Secret::from_bytes([1; 32]), "", NOW).unwrap();
+        let master = Secret::from_bytes([1; 32]);
+        let later = seal(&extra, [5; 32], &file_key(9), (&master, Grant::All), "", NOW).unwrap();
         storage.put_new(&ObjectKey::Key(id_of(&later)), &later).unwrap();
         add_to(&storage, 1, 42);
-        let opened = open(&storage, repository(1), &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
+        let opened = open_with(&storage, &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(list(&storage, repository(1), &opened.info).unwrap().len(), 2);
     }
 }

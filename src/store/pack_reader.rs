@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use super::envelope::{self, HEADER_LEN, Header, ObjectType};
 use super::pack::{self, Frame, FrameKind, Role, TRAILER_LEN};
-use super::rights::{Deposits, WriteKeys};
+use super::rights::{Access, Deposits, Rights};
+use super::signature::{Signer, Verifier};
 use crate::codec::{DecodeError, Reader};
 use crate::compress::{self, DecompressError};
-use crate::crypto::{OpenError, Purpose, SealKey, Secret};
+use crate::crypto::{CryptoError, OpenError, SealKey, Secret, SignatureError};
 use crate::delta;
-use crate::id::ChunkId;
+use crate::id::{ChunkId, RepositoryId};
 use crate::storage::{ObjectKey, Storage, StorageError};
 
 /// The subkeys that packs need.
@@ -19,31 +20,54 @@ pub struct PackKeys {
     frames: Option<[Secret; 2]>,
     index: Secret,
     deposits: Deposits,
+    verifier: Verifier,
+    /// None for who can't write.
+    signer: Option<Signer>,
 }
 
 impl PackKeys {
-    /// Derives them.
-    #[must_use]
-    pub fn new(master: &Secret) -> Self {
-        Self {
-            chunk_id: master.subkey(Purpose::ChunkId),
-            frames: Some([master.subkey(Purpose::Content), master.subkey(Purpose::Tree)]),
-            index: master.subkey(Purpose::Index),
-            deposits: Deposits::new(master).expect("every 32 bytes are a private key of X25519"),
-        }
-    }
-
-    /// Those of a host that can't read.
-    #[must_use]
-    pub fn to_write(keys: &WriteKeys) -> Self {
-        let (chunk_id, index) = (keys.chunk_id.clone(), keys.index.clone());
-        Self { chunk_id, frames: None, index, deposits: Deposits::to(keys.public) }
+    /// Those that a key of `repository` opened.
+    ///
+    /// # Errors
+    /// When the library refuses a private key; none is known for which it does.
+    pub fn new(repository: RepositoryId, rights: &Rights) -> Result<Self, CryptoError> {
+        let deposits = match &rights.access {
+            Access::All { read, .. } | Access::Read(read) => Deposits::new(read.deposit.clone())?,
+            Access::Write(write, _) => Deposits::to(write.deposit),
+        };
+        let signer = rights.write().map(|write| Signer::new(repository, &write.signature));
+        Ok(Self {
+            chunk_id: rights.chunk_id.clone(),
+            frames: rights.read().map(|read| [read.content.clone(), read.tree.clone()]),
+            index: rights.index.clone(),
+            deposits,
+            verifier: Verifier::new(repository, rights.public),
+            signer: signer.transpose()?,
+        })
     }
 
     /// Whether frames can be opened.
     #[must_use]
     pub fn can_read(&self) -> bool {
         self.frames.is_some()
+    }
+
+    /// Signs footers and segments. None for who can't write.
+    #[must_use]
+    pub fn signer(&self) -> Option<&Signer> {
+        self.signer.as_ref()
+    }
+
+    /// Tells what was signed by who can write.
+    #[must_use]
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// Whether what the one seals the other can open.
+    #[must_use]
+    pub fn are_those_of(&self, other: &Self) -> bool {
+        self.can_read() && other.can_read() && self.index.as_bytes() == other.index.as_bytes()
     }
 
     /// What seals or opens the frames of a pack of `role` with this header. None if it can't be known here.
@@ -88,6 +112,9 @@ pub enum PackError {
     /// A frame holds something else than it says.
     #[error(transparent)]
     Decompress(#[from] DecompressError),
+    /// Who sealed it may not write.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// A chunk is not what its id says.
     #[error("chunk {0} is not what its id says")]
     WrongChunk(ChunkId),
@@ -246,7 +273,7 @@ fn open_footer(header: &[u8], footer: &[u8], position: u64, keys: &PackKeys) -> 
     let role = Role::from_byte(head.detail).ok_or_else(|| r.error("unknown role"))?;
     let mut sealed = footer.to_vec();
     let plain = keys.index().object_key(header).open(position, header, &mut sealed)?;
-    let frames = pack::decode_footer(plain)?;
+    let frames = pack::decode_footer(keys.verifier.verified(header, plain)?)?;
     if pack::frames_fill(&frames, position) { Ok((role, frames)) } else { Err(PackError::WrongFooter) }
 }
 

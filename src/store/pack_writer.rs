@@ -6,6 +6,8 @@ use super::index_segment::PackEntry;
 use super::pack::{self, Frame, FrameKind, Role};
 use super::pack_reader::{self, FrameOpener, PackError, PackKeys};
 use super::parity::{self, Share};
+use super::rights;
+use super::signature::Signer;
 use crate::crypto::{self, KEY_LEN, SealKey};
 use crate::delta::Features;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,6 +20,7 @@ pub struct PackWriter {
     header: Vec<u8>,
     frame_key: SealKey,
     footer_key: SealKey,
+    signer: Signer,
     bytes: Vec<u8>,
     frames: Vec<Frame>,
     /// What was sealed of each delta, whose bases are not at hand when the pack is read back.
@@ -36,15 +39,16 @@ impl PackWriter {
     /// double it.
     ///
     /// # Errors
-    /// When the system gives no random bytes.
+    /// When the system gives no random bytes, and for who can't write.
     pub fn new(role: Role, room: usize, parity: Share, keys: &PackKeys) -> Result<Self> {
+        let signer = keys.signer().ok_or_else(rights::cannot_write)?.clone();
         let mut pack = if keys.can_read() {
-            Self::with_salt(role, keys, crypto::random().map_err(no_random)?)
+            Self::with_salt(role, keys, signer, crypto::random().map_err(no_random)?)
         } else {
             let (salt, key) = keys.deposits().draw().map_err(no_random)?;
             let header = Header { detail: role as u8, salt }.encode_deposit(ObjectType::Pack);
             let frame_key = key.object_key(&header);
-            Self::with_header(role, keys, header, frame_key)
+            Self::with_header(role, keys, signer, header, frame_key)
         };
         pack.bytes.reserve_exact(if room > 0 { room + parity::protection_len(room, parity) } else { 0 });
         pack.parity = parity;
@@ -52,13 +56,13 @@ impl PackWriter {
     }
 
     /// An empty pack with a salt that was never used before, which gets no parity.
-    pub fn with_salt(role: Role, keys: &PackKeys, salt: [u8; KEY_LEN]) -> Self {
+    pub fn with_salt(role: Role, keys: &PackKeys, signer: Signer, salt: [u8; KEY_LEN]) -> Self {
         let header = Header { detail: role as u8, salt }.encode(ObjectType::Pack);
         let frame_key = keys.frames(role, &header).expect("only who can read draws such a salt");
-        Self::with_header(role, keys, header, frame_key)
+        Self::with_header(role, keys, signer, header, frame_key)
     }
 
-    fn with_header(role: Role, keys: &PackKeys, header: Vec<u8>, frame_key: SealKey) -> Self {
+    fn with_header(role: Role, keys: &PackKeys, signer: Signer, header: Vec<u8>, frame_key: SealKey) -> Self {
         let footer_key = keys.index().object_key(&header);
         Self {
             role,
@@ -66,6 +70,7 @@ impl PackWriter {
             header,
             frame_key,
             footer_key,
+            signer,
             frames: Vec::new(),
             proofs: Vec::new(),
             features: Vec::new(),
@@ -114,6 +119,7 @@ impl PackWriter {
     /// Appends footer, parity and trailer.
     pub fn finish(mut self) -> FinishedPack {
         let mut footer = pack::encode_footer(&self.frames);
+        self.signer.sign(&self.header, &mut footer);
         self.footer_key.seal(self.bytes.len() as u64, &self.header, &mut footer);
         self.bytes.extend_from_slice(&footer);
         let footer_len = u32::try_from(footer.len()).expect("a footer is shorter than FOOTER_LEN_MAX");

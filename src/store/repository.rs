@@ -17,14 +17,14 @@ use super::frame_maker::DeltaPolicy;
 use super::heal::{self, Healer, Verdict};
 use super::index::{Index, IndexState, Intake, Known};
 use super::index_segment::{self, PackEntry};
-use super::keyring::{self, KeyInfo, Unlock};
+use super::keyring::{self, KeyInfo, Opened, Unlock};
 use super::pack_reader::{self, PackError, PackKeys};
 use super::parity::Share;
 use super::relied::Relied;
-use super::rights::{self, Rights, WriteKeys};
+use super::rights::{self, Access, Grant, ReadKeys, Rights, WriteKeys};
 use super::writer::Writer;
 use crate::chunker::{Chunker, Gear, Profile};
-use crate::crypto::{Purpose, Secret};
+use crate::crypto::Secret;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KeyId, PackId, RepositoryId, SegmentId};
 use crate::observer::{Context, Problem};
@@ -63,11 +63,7 @@ pub(super) struct Inner {
     /// Where the storage is far away and there is a cache.
     pub(super) copies: Option<Copies>,
     pub(super) healer: Healer,
-    /// None, as the next, for who can't read.
-    record: Option<Secret>,
-    master: Option<Secret>,
-    session: Secret,
-    component: Secret,
+    rights: Rights,
     gear: Gear,
     key: KeyInfo,
     /// What the writer at work counts on, for who can't read it again.
@@ -122,10 +118,10 @@ impl Repository {
                 .cause(why));
         }
         let head = ConfigHead::read(&object)?;
-        let opened = keyring::open_any(storage.as_ref(), head.repository, unlock)?;
-        let config = match &opened.rights {
-            Rights::All(master) => Config::open(&object, master)?,
-            Rights::Write(keys) => keys.config.clone(),
+        let Opened { rights, info, verdict: key_verdict } = keyring::open(storage.as_ref(), &head, unlock)?;
+        let config = match &rights.access {
+            Access::All { read, .. } | Access::Read(read) => Config::open(&object, &read.record, &head.verifier())?,
+            Access::Write(_, config) => config.clone(),
         };
         let index = match cache {
             Some(cache) => Index::open(cache, head.repository)?,
@@ -136,29 +132,25 @@ impl Repository {
         }
         let copies = cache.filter(|_| storage.is_remote());
         let copies = copies.map(|cache| Copies::new(cache.join(head.repository.to_hex()).join("copies")));
-        let (keys, write, master) = match opened.rights {
-            Rights::All(master) => (PackKeys::new(&master), WriteKeys::of(&master, &config)?, Some(master)),
-            Rights::Write(write) => (PackKeys::to_write(&write), *write, None),
-        };
+        let keys = PackKeys::new(head.repository, &rights).map_err(|cause| {
+            Error::new(ErrorKind::Environment, "The keys of the repository can't be made").cause(cause)
+        })?;
         let inner = Inner {
             keys,
-            record: master.as_ref().map(|master| master.subkey(Purpose::Record)),
-            gear: Gear::new(write.chunker.as_bytes()),
-            session: write.session,
-            component: write.component,
+            gear: Gear::new(rights.chunker.as_bytes()),
+            rights,
             relied: Mutex::default(),
-            key: opened.info,
+            key: info,
             storage,
             head,
             config,
             index,
             copies,
             healer: Healer::default(),
-            master,
         };
         let repository = Self { inner: Arc::new(inner), delta_policy: DeltaPolicy::default() };
         repository.note_damage(&ObjectKey::Config, &verdict);
-        repository.note_damage(&ObjectKey::Key(repository.current_key().id), &opened.verdict);
+        repository.note_damage(&ObjectKey::Key(repository.current_key().id), &key_verdict);
         Ok(repository)
     }
 
@@ -207,10 +199,13 @@ impl Repository {
         Chunker::new(self.inner.gear.clone(), profile)
     }
 
-    /// 32 secret bytes bound to this repository and `label`.
-    #[must_use]
-    pub fn component_secret(&self, label: &str) -> [u8; 32] {
-        self.inner.component.derive(label)
+    /// Makes 32 secret bytes that are bound to this repository and a label.
+    ///
+    /// # Errors
+    /// `WrongKey` for who can't write.
+    pub fn component_secrets(&self) -> Result<impl Fn(&str) -> [u8; 32]> {
+        let component = &self.write_keys()?.component;
+        Ok(|label: &str| component.derive(label))
     }
 
     /// The id that `bytes` have as a chunk.
@@ -244,7 +239,15 @@ impl Repository {
     /// # Errors
     /// From the storage, or when the passphrase is empty.
     pub fn add_key(&self, unlock: &Unlock, label: &str, now: Timestamp) -> Result<KeyId> {
-        keyring::add(self.storage(), self.id(), self.master()?, unlock, label, now)
+        self.add_key_to(Grant::All, unlock, label, now)
+    }
+
+    /// Adds a key that opens what is granted.
+    ///
+    /// # Errors
+    /// As [`Repository::add_key`].
+    fn add_key_to(&self, grant: Grant<'_>, unlock: &Unlock, label: &str, now: Timestamp) -> Result<KeyId> {
+        keyring::add(self.storage(), self.id(), (self.master()?, grant), unlock, label, now)
     }
 
     /// Adds a key for a host that is to back up and not to read.
@@ -252,26 +255,58 @@ impl Repository {
     /// # Errors
     /// As [`Repository::add_key`].
     pub fn add_write_only_key(&self, unlock: &Unlock, label: &str, now: Timestamp) -> Result<KeyId> {
-        let keys = WriteKeys::of(self.master()?, &self.inner.config)?;
-        keyring::add_write_only(self.storage(), self.id(), &keys, unlock, label, now)
+        self.add_key_to(Grant::Write(&self.inner.config), unlock, label, now)
+    }
+
+    /// Adds a key for somebody who is to look and restore, and to change nothing.
+    ///
+    /// # Errors
+    /// As [`Repository::add_key`].
+    pub fn add_read_only_key(&self, unlock: &Unlock, label: &str, now: Timestamp) -> Result<KeyId> {
+        self.add_key_to(Grant::Read, unlock, label, now)
     }
 
     /// Whether the key in use can read what is stored.
     #[must_use]
     pub fn can_read(&self) -> bool {
-        self.inner.master.is_some()
+        self.inner.rights.read().is_some()
     }
 
-    /// Removes a key; never the last one.
+    /// Whether others believe what is stored with the key in use.
+    #[must_use]
+    pub fn can_write(&self) -> bool {
+        self.inner.rights.write().is_some()
+    }
+
+    /// Removes a key; never the last one that opens everything.
     ///
     /// # Errors
-    /// `Usage` for the last key, `NotFound`.
+    /// `Usage` for that, `NotFound`, `WrongKey` for who holds a part.
     pub fn remove_key(&self, id: KeyId) -> Result<()> {
+        self.master()?;
         keyring::remove(self.storage(), self.id(), id)
     }
 
-    pub(super) fn master(&self) -> Result<&Secret> {
-        self.inner.master.as_ref().ok_or_else(rights::cannot_read)
+    /// The master key, which whoever changes keys, forgets or gives back needs.
+    ///
+    /// # Errors
+    /// `WrongKey` for who holds a part.
+    pub fn master(&self) -> Result<&Secret> {
+        self.inner.rights.master().ok_or_else(|| self.inner.rights.refusal())
+    }
+
+    pub(super) fn read_keys(&self) -> Result<&ReadKeys> {
+        self.inner.rights.read().ok_or_else(rights::cannot_read)
+    }
+
+    fn write_keys(&self) -> Result<&WriteKeys> {
+        self.inner.rights.write().ok_or_else(rights::cannot_write)
+    }
+
+    /// Whether these are the bytes of a config of this repository.
+    pub(super) fn opens_config(&self, object: &[u8]) -> bool {
+        let read = self.inner.rights.read();
+        read.is_some_and(|read| Config::open(object, &read.record, self.inner.keys.verifier()).is_ok())
     }
 
     /// The key that opened it.
@@ -382,7 +417,8 @@ impl Repository {
         if SegmentId::from_bytes(*blake3::hash(&bytes).as_bytes()) != id {
             return Err(stored(false));
         }
-        let plain = envelope::open_record(ObjectType::Segment, self.inner.keys.index(), &bytes)
+        let keys = &self.inner.keys;
+        let plain = envelope::open_record(ObjectType::Segment, keys.index(), Some(keys.verifier()), &bytes)
             .map_err(|cause| stored(cause.is_newer()).cause(cause))?;
         index_segment::decode(&plain).map(Some).map_err(|cause| stored(cause.is_newer()).cause(cause))
     }
@@ -536,12 +572,13 @@ impl Repository {
 
     /// Seals a record that is no truth about content.
     pub(super) fn seal_record(&self, object: ObjectType, plain: &[u8]) -> Result<Vec<u8>> {
-        envelope::seal_record(object, &self.inner.session, &[], plain)
+        envelope::seal_record(object, &self.write_keys()?.session, None, &[], plain)
     }
 
     /// Opens what [`Self::seal_record`] sealed.
     pub(super) fn open_record(&self, object: ObjectType, bytes: &[u8]) -> Result<Vec<u8>, RecordError> {
-        envelope::open_record(object, &self.inner.session, bytes)
+        let write = self.inner.rights.write().ok_or(RecordError::NoKey)?;
+        envelope::open_record(object, &write.session, None, bytes)
     }
 
     /// Publishes an index segment about `packs`. Gives its name and length.
@@ -558,7 +595,8 @@ impl Repository {
     /// An index segment about `packs` that is not published yet.
     pub(super) fn seal_segment(&self, packs: &[PackEntry]) -> Result<(SegmentId, Vec<u8>)> {
         let plain = index_segment::encode(packs);
-        let object = envelope::seal_record(ObjectType::Segment, self.inner.keys.index(), &[], &plain)?;
+        let keys = &self.inner.keys;
+        let object = envelope::seal_record(ObjectType::Segment, keys.index(), keys.signer(), &[], &plain)?;
         Ok((SegmentId::from_bytes(*blake3::hash(&object).as_bytes()), object))
     }
 
@@ -599,8 +637,7 @@ impl Repository {
     /// Whether chunks have the same names in both, and each can open what the other sealed.
     #[must_use]
     pub fn shares_keys_with(&self, other: &Self) -> bool {
-        let bytes = |one: &Self| one.inner.master.as_ref().map(|master| *master.as_bytes());
-        bytes(self).is_some() && bytes(self) == bytes(other)
+        self.inner.keys.are_those_of(&other.inner.keys)
     }
 
     /// A reader of chunks.

@@ -235,7 +235,8 @@ pub fn list(repository: &Repository) -> Result<Vec<SeenSession>> {
     let mut found = Vec::new();
     for (id, signs) in signs {
         if !signs.contains(&0) {
-            for sign in signs {
+            // Who only reads clears nothing away.
+            for sign in signs.into_iter().filter(|_| repository.can_write()) {
                 withdraw(repository, id, sign);
             }
             continue;

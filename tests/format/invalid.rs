@@ -2,10 +2,15 @@
 
 use compline::archive::entry::EntryKind;
 use compline::codec::Writer;
-use compline::id::ChunkId;
+use compline::crypto::{Purpose, SIGNATURE_LEN, Secret};
+use compline::id::{ChunkId, RepositoryId};
+use compline::store::config::ConfigHead;
 use compline::store::envelope::{Header, ObjectType};
+use compline::store::index_segment;
 use compline::store::pack::{self, FrameKind, Lineage, Role};
-use compline::store::pack_reader::PackKeys;
+use compline::store::parity::{self, Share};
+use compline::store::rights::Grant;
+use compline::store::signature::Signer;
 use serde_json::{Value, json};
 
 use super::valid;
@@ -70,7 +75,7 @@ fn headers(m: &mut Maker) {
     m.change("header-key-slot", "header-pack", 10, 1, &[2]);
     m.change("header-truncated", "header-pack", 43, 1, &[]);
     m.extend("header-trailing", "header-pack");
-    m.change("config-head-short", "config-head", 23, 1, &[]);
+    m.change("config-head-short", "config-head", 55, 1, &[]);
     m.extend("config-head-trailing", "config-head");
 }
 
@@ -81,6 +86,7 @@ fn keys(m: &mut Maker) {
     m.change("key-extra-cost-lanes", "key-extra-passphrase", 25, 4, &65u32.to_le_bytes());
     m.change("key-extra-file-with-cost", "key-extra-file", 25, 1, &[1]);
     m.change("key-extra-recipient-with-cost", "key-extra-recipient", 25, 1, &[1]);
+    m.change("key-extra-read-only-with-cost", "key-extra-read-only", 25, 1, &[1]);
     m.extend("key-extra-trailing", "key-extra-file");
 }
 
@@ -105,7 +111,7 @@ fn packs(m: &mut Maker) {
     m.given("pack-footer-changed", given(), of_pack(end - 21, 0x80));
     m.given("pack-footer-length-changed", given(), of_pack(end - 20, 1));
     m.given("pack-truncated", given(), of_pack(0, 0)[..end - 1].to_vec());
-    let other = json!({ "master": "ff".repeat(32) });
+    let other = json!({ "master": "ff".repeat(32), "repository": valid::REPOSITORY });
     m.given("pack-of-another-repository", other, of_pack(0, 0));
 }
 
@@ -258,12 +264,15 @@ fn deltas(m: &mut Maker) {
         m.given(name, valid::with_master(&Value::Null), valid::pack_of_one_delta(target, delta, sealed, listed));
     };
     let of = |id: ChunkId, depth: u8| Lineage { depth, generation: 1, bases: vec![id] };
-    let rows = PackKeys::new(&valid::master()).chunk_id(valid::ROWS.as_bytes());
+    let rows = valid::pack_keys().chunk_id(valid::ROWS.as_bytes());
     let sound = of(rows, 1);
     let first_row = [1, 0, 10, 0];
     pack(m, "pack-delta-of-another-base", b"id 1 paid;", &first_row, &of(valid::id(9), 1), &sound);
     pack(m, "pack-delta-of-another-depth", b"id 1 paid;", &first_row, &sound, &of(rows, 2));
     pack(m, "pack-delta-of-another-chunk", b"id 1 open;", &first_row, &sound, &sound);
+    let by = |signer| valid::pack_of_one_delta_by(signer, b"id 1 paid;", &first_row, &sound, &sound);
+    m.given("pack-unsigned", valid::with_master(&Value::Null), by(None));
+    m.given("pack-signed-by-a-reader", valid::with_master(&Value::Null), by(Some(&reader())));
     pack(m, "pack-delta-longer-than-its-chunk", b"ab", &[1, 1, 1, 0, b'a', b'b'], &sound, &sound);
 }
 
@@ -429,9 +438,9 @@ fn tables(m: &mut Maker) {
 
 fn records(m: &mut Maker) {
     let given = |object: &str| valid::with_master(&json!({ "object": object }));
-    for (name, at) in [("salt", 12), ("detail", 11), ("extra", 44), ("body", 70), ("tag", 160)] {
+    let tag = 100 + valid::CONFIG.len() + SIGNATURE_LEN;
+    for (name, at) in [("salt", 12), ("detail", 11), ("extra", 44), ("public-key", 70), ("body", 120), ("tag", tag)] {
         let mut bytes = valid::config_object(0, valid::CONFIG);
-        let at = at.min(bytes.len() - 1);
         bytes[at] ^= 1;
         m.given(&format!("record-config-{name}-changed"), given("config"), bytes);
     }
@@ -446,11 +455,12 @@ fn records(m: &mut Maker) {
     m.given("record-config-no-json", given("config"), valid::config_object(0, "{"));
     m.given("record-config-as-snapshot", given("snapshot"), valid::config_object(0, valid::CONFIG));
     let snapshot = valid::sealed(ObjectType::Snapshot, b"", b"short");
+    signatures(m);
     m.given("record-snapshot-truncated", given("snapshot"), snapshot[..59].to_vec());
-    let mut without = snapshot[..44 + 5 + 15].to_vec();
+    let mut without = snapshot[..44 + 5 + SIGNATURE_LEN + 15].to_vec();
     without.extend(pack::encode_trailer(0));
     m.given("record-snapshot-body-too-short", given("snapshot"), without);
-    m.given("record-snapshot-without-trailer", given("snapshot"), snapshot[..65].to_vec());
+    m.given("record-snapshot-without-trailer", given("snapshot"), snapshot[..44 + 5 + SIGNATURE_LEN + 16].to_vec());
     for (name, at, value) in [("parity-beyond-the-record", 16, u64::MAX), ("trailer-of-a-pack", 20, 1)] {
         let mut bytes = snapshot.clone();
         let len = bytes.len();
@@ -477,6 +487,15 @@ fn records(m: &mut Maker) {
     );
     m.given("record-key-of-another-repository", with("repository", json!("00".repeat(16))), key.clone());
     m.given("record-key-and-a-passphrase", with("passphrase", json!("x")), key);
+    let (master, other) = (valid::master(), Secret::from_bytes([0x66; 32]));
+    for (name, more, what) in [
+        ("read-only-that-opens-everything", 32, (&master, Grant::All)),
+        ("full-that-only-reads", 0, (&master, Grant::Read)),
+        ("of-another-signer", 0, (&other, Grant::All)),
+        ("read-only-of-another-signer", 32, (&other, Grant::Read)),
+    ] {
+        m.given(&format!("record-key-{name}"), by_file.clone(), valid::key_object_of(&by_file, more, what));
+    }
     for (name, text) in [
         ("no-json", "{".to_owned()),
         ("no-components", valid::SNAPSHOT_MINIMAL.replace(r#","components":[]"#, "")),
@@ -488,13 +507,54 @@ fn records(m: &mut Maker) {
     }
 }
 
+/// Somebody who can seal, and signs with a key of their own.
+fn reader() -> Signer {
+    Signer::of(valid::REPOSITORY, &Secret::from_bytes([0x66; 32])).unwrap()
+}
+
+/// What opens, and is signed by nobody, by somebody else, or for somebody else.
+fn signatures(m: &mut Maker) {
+    let given = |object: &str| valid::with_master(&json!({ "object": object }));
+    let twin = Signer::of(RepositoryId::from_bytes(*b"repository no. 2"), &valid::master()).unwrap();
+    let head = ConfigHead::new(valid::REPOSITORY, &valid::master()).unwrap().encode();
+    let segment = index_segment::encode(&[valid::pack_entry()]);
+    for (name, object, extra, plain) in [
+        ("config", ObjectType::Config, &head[..], valid::CONFIG.as_bytes()),
+        ("snapshot", ObjectType::Snapshot, b"", valid::SNAPSHOT_MINIMAL.as_bytes()),
+        ("segment", ObjectType::Segment, b"", &segment),
+    ] {
+        let by = |signer: &Signer| valid::sealed_by(signer, object, extra, plain);
+        m.given(&format!("record-{name}-signed-by-a-reader"), given(name), by(&reader()));
+        m.given(&format!("record-{name}-of-a-twin"), given(name), by(&twin));
+        m.given(&format!("record-{name}-unsigned"), given(name), unsigned(object, extra, plain));
+    }
+    m.given(
+        "record-snapshot-shorter-than-a-signature",
+        given("snapshot"),
+        unsigned(ObjectType::Snapshot, b"", b"short"),
+    );
+}
+
+/// A record without a signature.
+fn unsigned(object_type: ObjectType, extra: &[u8], plain: &[u8]) -> Vec<u8> {
+    let purpose = if object_type == ObjectType::Segment { Purpose::Index } else { Purpose::Record };
+    let header = Header { detail: 0, salt: valid::SALT }.encode(object_type);
+    let (mut object, mut body) = ([&header, extra].concat(), plain.to_vec());
+    valid::master().subkey(purpose).object_key(&header).seal(0, &object, &mut body);
+    object.extend_from_slice(&body);
+    if object_type.has_parity() {
+        parity::protect(&mut object, 0, Share::RECORD);
+    }
+    object
+}
+
 /// A compressed segment that claims to be longer than a record may be.
 fn bomb() -> Vec<u8> {
-    use compline::crypto::Purpose;
     let header = Header { detail: 1, salt: valid::SALT }.encode(ObjectType::Segment);
     let mut body = Writer::new();
     body.u32((256 << 20) + 1).bytes(b"\x28\xb5\x2f\xfd");
     let mut body = body.into_bytes();
+    valid::signer().sign(&header, &mut body);
     valid::master().subkey(Purpose::Index).object_key(&header).seal(0, &header, &mut body);
     [header, body].concat()
 }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement;
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use serde_json::Value;
 
 use super::{reference_delta, reference_parity, reference_reflate};
@@ -53,10 +54,52 @@ type Opened = BTreeMap<(PathBuf, usize), Rc<Vec<u8>>>;
 
 pub struct Repository {
     root: PathBuf,
-    master: Id,
+    keys: Keys,
+    id: Vec<u8>,
+    /// Whose signatures are believed.
+    public: Id,
     chunks: BTreeMap<Id, Place>,
     /// Plain frames by pack and offset: a base is wanted by many deltas.
     opened: RefCell<Opened>,
+}
+
+/// What a key object opens: everything, or the subkeys that reading needs.
+enum Keys {
+    Master(Id),
+    Read(Value),
+}
+
+impl Keys {
+    fn subkey(&self, purpose: &str) -> Result<Id> {
+        let read = match self {
+            Self::Master(master) => return Ok(blake3::derive_key(&format!("compline v1 {purpose}"), master)),
+            Self::Read(read) => read,
+        };
+        let field = match purpose {
+            "chunk id" => "chunk_id",
+            "content frames" => "content",
+            "tree frames" => "tree",
+            "records" => "record",
+            "deposits" => "deposit",
+            other => other,
+        };
+        digits(&read[field])
+    }
+
+    /// Whose signatures are those of the repository.
+    fn public(&self) -> Result<Id> {
+        match self {
+            Self::Master(_) => {
+                let pair = Ed25519KeyPair::from_seed_unchecked(&self.subkey("signatures")?).unwrap();
+                Ok(pair.public_key().as_ref().try_into().unwrap())
+            }
+            Self::Read(read) => digits(&read["verify"]),
+        }
+    }
+}
+
+fn digits(field: &Value) -> Result<Id> {
+    hex(field.as_str().ok_or("a key that opens only a part")?)?.try_into().map_err(|_| "no key".to_owned())
 }
 
 /// One restored thing. Content is there for regular files only; holes are filled with zeros.
@@ -181,8 +224,16 @@ fn header(object: &[u8], object_type: u8) -> Result<&[u8]> {
     Ok(header)
 }
 
+/// 10-encryption, signatures: what was signed behind `front`, without its signature.
+fn signed<'b>(repository: &[u8], public: &Id, front: &[u8], plain: &'b [u8]) -> Result<&'b [u8]> {
+    let (body, signature) = plain.split_last_chunk::<64>().ok_or("no signature")?;
+    let hash = blake3::derive_key("compline v1 signed object", &[repository, front, body].concat());
+    let verified = UnparsedPublicKey::new(&ED25519, public).verify(&hash, signature);
+    verified.map(|()| body).map_err(|_| "signed by nobody who may write".to_owned())
+}
+
 /// 02-repository: a record; `extra_len` plain bytes lie between header and body.
-fn record(object: &[u8], object_type: u8, extra_len: usize, subkey: &Id) -> Result<Vec<u8>> {
+fn record(object: &[u8], object_type: u8, extra_len: usize, subkey: &Id, by: Option<(&[u8], &Id)>) -> Result<Vec<u8>> {
     let header = header(object, object_type)?;
     // REC-4: all but segments, which this reader never opens, end with parity and a trailer.
     let (rest, mut trailer) =
@@ -194,7 +245,10 @@ fn record(object: &[u8], object_type: u8, extra_len: usize, subkey: &Id) -> Resu
     let data_len = rest.len().checked_sub(parity_len).ok_or("parity longer than the record")?;
     let (front, sealed) = rest[..data_len].split_at_checked(HEADER_LEN + extra_len).ok_or("truncated")?;
     let object_key = *blake3::keyed_hash(subkey, header).as_bytes();
-    let body = open(&object_key, 0, front, sealed)?;
+    let mut body = open(&object_key, 0, front, sealed)?;
+    if let Some((repository, public)) = by {
+        body = signed(repository, public, front, &body)?.to_vec();
+    }
     match header[11] {
         0 => Ok(body),
         1 => decompress(&body[4..], u32::from_le_bytes(body[..4].try_into().unwrap()) as usize),
@@ -207,8 +261,8 @@ fn decompress(packed: &[u8], len: usize) -> Result<Vec<u8>> {
     if plain.len() == len { Ok(plain) } else { Err("another length than it says".to_owned()) }
 }
 
-/// 10-encryption, key objects: the master key, if `object` is a key of `repository` that `key` opens.
-fn unwrap_master(object: &[u8], repository: &[u8], key: &Key<'_>) -> Result<Id> {
+/// 10-encryption, key objects: what `object` opens, if it is a key of `repository` that `key` opens.
+fn unwrap_keys(object: &[u8], repository: &[u8], key: &Key<'_>) -> Result<Keys> {
     let header = header(object, 2)?;
     let salt = &header[12..];
     let mut extra = Cursor(&object[HEADER_LEN..]);
@@ -216,7 +270,8 @@ fn unwrap_master(object: &[u8], repository: &[u8], key: &Key<'_>) -> Result<Id> 
         return Err("a key of another repository".to_owned());
     }
     let (derivation, memory, passes, lanes) = (extra.byte()?, extra.u32()?, extra.u32()?, extra.u32()?);
-    let wrapping: Id = match (key, derivation) {
+    // 32 more: a read-only key.
+    let wrapping: Id = match (key, derivation & !32) {
         (Key::Passphrase(text), 1) => {
             let params = argon2::Params::new(memory, passes, lanes, Some(32)).map_err(|error| error.to_string())?;
             let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
@@ -241,9 +296,9 @@ fn unwrap_master(object: &[u8], repository: &[u8], key: &Key<'_>) -> Result<Id> 
         }
         _ => return Err("a key of another sort".to_owned()),
     };
-    let body: Value = serde_json::from_slice(&record(object, 2, 29, &wrapping)?).map_err(|error| error.to_string())?;
-    let master = body["master"].as_str().ok_or("a key that opens only a part")?;
-    Ok(hex(master)?.try_into().unwrap())
+    let body = record(object, 2, 29, &wrapping, None)?;
+    let mut body: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    if derivation > 32 { Ok(Keys::Read(body["read"].take())) } else { digits(&body["master"]).map(Keys::Master) }
 }
 
 /// A frame, and ids and lengths of its chunks.
@@ -288,14 +343,18 @@ impl Repository {
         let config = reference_parity::heal(&config, |_| true).unwrap_or(config);
         header(&config, 1)?;
         let repository = &config[HEADER_LEN..HEADER_LEN + 16];
+        let public: Id = config[HEADER_LEN + 24..HEADER_LEN + 56].try_into().unwrap();
         if config[HEADER_LEN + 16..HEADER_LEN + 24] != [0; 8] {
             return Err("features that this reader does not know".to_owned());
         }
         let keys = list(&root.join("keys"))?;
-        let master = keys.iter().find_map(|path| unwrap_master(&read_named(path).ok()?, repository, key).ok());
-        let master = master.ok_or("no key opens")?;
-        let mut opened = Self { root: root.to_owned(), master, chunks: BTreeMap::new(), opened: RefCell::default() };
-        record(&config, 1, 24, &opened.subkey("records"))?;
+        // KEY-10: what it opens fits the config, or it is passed over.
+        let fits = |keys: &Keys| keys.public() == Ok(public);
+        let mut keys = keys.iter().filter_map(|path| unwrap_keys(&read_named(path).ok()?, repository, key).ok());
+        let keys = keys.find(fits).ok_or("no key opens")?;
+        record(&config, 1, 56, &keys.subkey("records")?, Some((repository, &public)))?;
+        let (chunks, id) = (BTreeMap::new(), repository.to_vec());
+        let mut opened = Self { root: root.to_owned(), keys, id, public, chunks, opened: RefCell::default() };
         for directory in list(&root.join("packs"))? {
             for pack in list(&directory)? {
                 opened.learn(&pack)?;
@@ -304,16 +363,13 @@ impl Repository {
         Ok(opened)
     }
 
-    fn subkey(&self, purpose: &str) -> Id {
-        blake3::derive_key(&format!("compline v1 {purpose}"), &self.master)
-    }
-
     /// What stands for the subkey of `purpose` where an object was sealed to the public key of the repository.
     fn subkey_of(&self, purpose: &str, header: &[u8]) -> Result<Id> {
         if header[10] == 0 {
-            return Ok(self.subkey(purpose));
+            return self.keys.subkey(purpose);
         }
-        let private = agreement::PrivateKey::from_private_key(&agreement::X25519, &self.subkey("deposits")).unwrap();
+        let private = self.keys.subkey("deposits")?;
+        let private = agreement::PrivateKey::from_private_key(&agreement::X25519, &private).unwrap();
         let own = private.compute_public_key().unwrap();
         let salt = &header[12..HEADER_LEN];
         let drawn = agreement::UnparsedPublicKey::new(&agreement::X25519, salt);
@@ -332,9 +388,9 @@ impl Repository {
             return Err("no trailer".to_owned());
         }
         let start = trailer_offset - parity_len - footer_len;
-        let object_key = *blake3::keyed_hash(&self.subkey("index"), header).as_bytes();
+        let object_key = *blake3::keyed_hash(&self.keys.subkey("index")?, header).as_bytes();
         let footer = open(&object_key, start as u64, header, &bytes[start..start + footer_len])?;
-        for (frame, chunks) in frames(&footer)? {
+        for (frame, chunks) in frames(signed(&self.id, &self.public, header, &footer)?)? {
             let mut at = 0;
             for (id, len) in chunks {
                 // DELTA-6: of several places that of the smallest depth.
@@ -355,7 +411,7 @@ impl Repository {
         let place = self.place(id)?;
         let plain = self.plain(place)?;
         let chunk = plain.get(place.start..place.start + place.len).ok_or("a chunk beyond its frame")?;
-        let right = blake3::keyed_hash(&self.subkey("chunk id"), chunk).as_bytes() == id;
+        let right = blake3::keyed_hash(&self.keys.subkey("chunk id")?, chunk).as_bytes() == id;
         if right { Ok(chunk.to_vec()) } else { Err("a chunk is not what its id says".to_owned()) }
     }
 
@@ -407,7 +463,7 @@ impl Repository {
         let mut found = Vec::new();
         for path in list(&self.root.join("snapshots"))? {
             let object = read_named(&path)?;
-            let json = record(&object, 5, 0, &self.subkey_of("records", &object)?)?;
+            let json = record(&object, 5, 0, &self.subkey_of("records", &object)?, Some((&self.id, &self.public)))?;
             found.push((name(&path), serde_json::from_slice(&json).map_err(|error| error.to_string())?));
         }
         Ok(found)

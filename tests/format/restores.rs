@@ -223,6 +223,11 @@ fn a_reader_written_from_the_specification_restores_what_compline_wrote() {
     repository.add_key(&Unlock::Recipient(recipient), "somebody", Timestamp::UNIX_EPOCH).unwrap();
     let found = reference_reader::Repository::open(&location, &Key::Identity(&identity)).unwrap();
     assert_restores(&found, &nights);
+    // So does somebody who may only look.
+    let (reading, reading_text) = Unlock::new_key_file().unwrap();
+    repository.add_read_only_key(&reading, "auditor", Timestamp::UNIX_EPOCH).unwrap();
+    let found = reference_reader::Repository::open(&location, &Key::File(&reading_text)).unwrap();
+    assert_restores(&found, &nights);
     // It needs no index: its map comes from the footers.
     fs::remove_dir_all(location.join("index")).unwrap();
     let found = reference_reader::Repository::open(&location, &Key::File(&text)).unwrap();

@@ -21,7 +21,8 @@ use compline::store::keyring::{self, Extra, Unlock};
 use compline::store::pack::{self, Frame, FrameKind, Lineage, Role};
 use compline::store::pack_reader::{FrameOpener, PackError, PackKeys, footer_of, undo, unpack, verify_chunks};
 use compline::store::parity::{self, Geometry, Label};
-use compline::store::rights::Deposits;
+use compline::store::rights::{Access, Deposits, Grant, Rights};
+use compline::store::signature::Signer;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -116,7 +117,8 @@ fn header(bytes: &[u8], given: &Value) -> Decoded {
 
 fn config_head(bytes: &[u8]) -> Decoded {
     let head = ConfigHead::decode(bytes).map_err(text)?;
-    Ok((json!({ "repository": head.repository, "features": head.features }), head.encode()))
+    let meaning = json!({ "repository": head.repository, "features": head.features, "public": to_hex(&head.public) });
+    Ok((meaning, head.encode()))
 }
 
 fn key_extra(bytes: &[u8]) -> Decoded {
@@ -348,6 +350,10 @@ pub fn secret(hex: &Value) -> Secret {
     Secret::from_bytes(from_hex(hex.as_str().expect("given has the key")).unwrap())
 }
 
+fn repository(given: &Value) -> RepositoryId {
+    given["repository"].as_str().expect("given has the repository").parse().unwrap()
+}
+
 /// A sealed record: its plain extra part, and its plain body.
 fn record(bytes: &[u8], given: &Value) -> Decoded {
     let object = object_type(given);
@@ -357,19 +363,20 @@ fn record(bytes: &[u8], given: &Value) -> Decoded {
     let master = secret(&given["master"]);
     let purpose = if object == ObjectType::Segment { Purpose::Index } else { Purpose::Record };
     let is_deposit = envelope::is_deposit(bytes);
-    let deposit = Deposits::new(&master).unwrap().key(bytes).filter(|_| is_deposit);
+    let deposit = Deposits::new(master.subkey(Purpose::Deposit)).unwrap().key(bytes).filter(|_| is_deposit);
     let subkey = deposit.unwrap_or_else(|| master.subkey(purpose));
+    let signer = Signer::of(repository(given), &master).unwrap();
     if object == ObjectType::Config {
-        ConfigHead::read(bytes).and_then(|_| Config::open(bytes, &master)).map_err(chain)?;
+        ConfigHead::read(bytes).and_then(|head| Config::open(bytes, &subkey, &head.verifier())).map_err(chain)?;
     }
-    let plain = envelope::open_record(object, &subkey, bytes).map_err(text)?;
+    let plain = envelope::open_record(object, &subkey, Some(&signer.verifier()), bytes).map_err(text)?;
     let header = Header::decode(object, &mut Reader::new(bytes)).map_err(text)?;
     let extra = envelope::record_extra(object, bytes).map_err(text)?;
     let meaning = json!({ "detail": header.detail, "extra": to_hex(extra), "plain": shown(&plain) });
     let again = if is_deposit {
-        envelope::seal_deposit(object, header.salt, &subkey, &plain).map_err(chain)?
+        envelope::seal_deposit(object, header.salt, &subkey, Some(&signer), &plain).map_err(chain)?
     } else {
-        envelope::seal_record_salted(object, header.salt, &subkey, extra, &plain).map_err(chain)?
+        envelope::seal_record_salted(object, header.salt, &subkey, Some(&signer), extra, &plain).map_err(chain)?
     };
     // Two versions of zstd may write one plain text in two ways.
     let encoded = if header.detail == 0 { again } else { bytes.to_vec() };
@@ -384,26 +391,30 @@ pub fn unlock(given: &Value) -> Unlock {
 }
 
 fn key_object(bytes: &[u8], given: &Value) -> Decoded {
-    let repository: RepositoryId = given["repository"].as_str().unwrap().parse().unwrap();
+    let master = super::valid::master();
+    let head = ConfigHead::new(repository(given), &master).unwrap();
     let unlock = unlock(given);
     let hash = blake3::hash(bytes);
     let id = compline::id::KeyId::from_bytes(hash.as_bytes()[..16].try_into().unwrap());
     let storage = MemoryStorage::new();
     storage.put_new(&ObjectKey::Key(id), bytes).map_err(text)?;
-    let opened = keyring::open(&storage, repository, &unlock).map_err(chain)?;
+    let opened = keyring::open(&storage, &head, &unlock).map_err(chain)?;
     let header = Header::decode(ObjectType::Key, &mut Reader::new(bytes)).map_err(text)?;
     let extra = Extra::decode(envelope::record_extra(ObjectType::Key, bytes).map_err(text)?).map_err(text)?;
+    let grant = match &opened.rights.access {
+        Access::All { .. } => Grant::All,
+        Access::Read(_) => Grant::Read,
+        Access::Write(_, config) => Grant::Write(config),
+    };
     let (label, created_at) = (opened.info.label.unwrap(), opened.info.created_at.unwrap());
-    let meaning = json!({
-        "object": ObjectKey::Key(id).path(), "master": to_hex(opened.master.as_bytes()), "label": label,
-        "created_at": created_at,
-    });
-    let encoded = keyring::seal(&extra, header.salt, &unlock, &opened.master, &label, created_at).map_err(chain)?;
+    let mut meaning = serde_json::to_value(opened.rights.to_body(grant, &label, created_at).map_err(chain)?).unwrap();
+    meaning["object"] = ObjectKey::Key(id).path().into();
+    let encoded = keyring::seal(&extra, header.salt, &unlock, (&master, grant), &label, created_at).map_err(chain)?;
     Ok((meaning, encoded))
 }
 
 fn pack_object(bytes: &[u8], given: &Value) -> Decoded {
-    let keys = PackKeys::new(&secret(&given["master"]));
+    let keys = PackKeys::new(repository(given), &Rights::all(secret(&given["master"])).unwrap()).unwrap();
     let head = bytes.get(..HEADER_LEN).ok_or("truncated")?;
     let header = Header::decode(ObjectType::Pack, &mut Reader::new(head)).map_err(text)?;
     let opener = FrameOpener::new(head, &keys).map_err(text)?;

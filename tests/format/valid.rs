@@ -17,7 +17,8 @@ use compline::store::pack::{self, Frame, FrameKind, Lineage, Role};
 use compline::store::pack_reader::PackKeys;
 use compline::store::pack_writer::PackWriter;
 use compline::store::parity::{self, Geometry, Label, Share};
-use compline::store::rights::Deposits;
+use compline::store::rights::{Deposits, Grant, Rights};
+use compline::store::signature::Signer;
 use serde_json::{Value, json};
 
 use super::reference_delta::{self, Op};
@@ -37,9 +38,19 @@ pub fn master() -> Secret {
 }
 
 pub fn with_master(more: &Value) -> Value {
-    let mut given = json!({ "master": to_hex(master().as_bytes()) });
+    let mut given = json!({ "master": to_hex(master().as_bytes()), "repository": REPOSITORY });
     given.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
     given
+}
+
+/// All keys of packs.
+pub fn pack_keys() -> PackKeys {
+    PackKeys::new(REPOSITORY, &Rights::all(master()).unwrap()).unwrap()
+}
+
+/// Who signs all vectors.
+pub fn signer() -> Signer {
+    Signer::of(REPOSITORY, &master()).unwrap()
 }
 
 pub fn id(byte: u8) -> ChunkId {
@@ -141,8 +152,13 @@ fn encoded(encode: impl Fn(&mut Writer)) -> Vec<u8> {
 
 /// A record sealed with the master key and the salt of the vectors.
 pub fn sealed(object: ObjectType, extra: &[u8], plain: &[u8]) -> Vec<u8> {
+    sealed_by(&signer(), object, extra, plain)
+}
+
+/// The same, signed by somebody.
+pub fn sealed_by(signer: &Signer, object: ObjectType, extra: &[u8], plain: &[u8]) -> Vec<u8> {
     let purpose = if object == ObjectType::Segment { Purpose::Index } else { Purpose::Record };
-    envelope::seal_record_salted(object, SALT, &master().subkey(purpose), extra, plain).unwrap()
+    envelope::seal_record_salted(object, SALT, &master().subkey(purpose), Some(signer), extra, plain).unwrap()
 }
 
 /// A snapshot sealed to the public key of the repository; the key that was drawn for it is that of the identity.
@@ -150,26 +166,32 @@ fn deposit(plain: &[u8]) -> Vec<u8> {
     let (_, drawn) = IDENTITY.split_once(':').unwrap();
     let salt = crypto::public_key(&Secret::from_bytes(from_hex(drawn).unwrap())).unwrap();
     let header = Header { detail: 0, salt }.encode_deposit(ObjectType::Snapshot);
-    let key = Deposits::new(&master()).unwrap().key(&header).unwrap();
-    envelope::seal_deposit(ObjectType::Snapshot, salt, &key, plain).unwrap()
+    let key = Deposits::new(master().subkey(Purpose::Deposit)).unwrap().key(&header).unwrap();
+    envelope::seal_deposit(ObjectType::Snapshot, salt, &key, Some(&signer()), plain).unwrap()
 }
 
 pub fn config_object(features: u64, json: &str) -> Vec<u8> {
-    sealed(ObjectType::Config, &ConfigHead { repository: REPOSITORY, features }.encode(), json.as_bytes())
+    let head = ConfigHead { features, ..ConfigHead::new(REPOSITORY, &master()).unwrap() };
+    sealed(ObjectType::Config, &head.encode(), json.as_bytes())
 }
 
 pub const CONFIG: &str = r#"{"created_at":"2026-09-21T12:00:00Z","pack_len":16777216,"frame_len":1048576,"parity":20}"#;
 pub const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
 
 pub fn key_object(given: &Value) -> Vec<u8> {
+    key_object_of(given, 0, (&master(), Grant::All))
+}
+
+/// The same that opens something else, and says in plain that it does: `more` is added to its derivation.
+pub fn key_object_of(given: &Value, more: u8, what: (&Secret, Grant<'_>)) -> Vec<u8> {
     let (derivation, cost) = match given["key_file"].as_str() {
         Some(IDENTITY) => (3, PassphraseCost::NONE),
         Some(_) => (2, PassphraseCost::NONE),
         None => (1, CHEAP),
     };
-    let extra = Extra { repository: REPOSITORY, derivation, cost };
+    let extra = Extra { repository: REPOSITORY, derivation: derivation + more, cost };
     let created_at = "2026-09-21T12:00:00Z".parse().unwrap();
-    keyring::seal(&extra, SALT, &shapes::unlock(given), &master(), "office", created_at).unwrap()
+    keyring::seal(&extra, SALT, &shapes::unlock(given), what, "office", created_at).unwrap()
 }
 
 pub fn key_given(more: &Value) -> Value {
@@ -184,8 +206,8 @@ pub fn pack_bytes(role: Role) -> Vec<u8> {
 }
 
 fn pack_with_parity(role: Role, parity: Share) -> Vec<u8> {
-    let keys = PackKeys::new(&master());
-    let mut pack = PackWriter::with_salt(role, &keys, SALT);
+    let keys = pack_keys();
+    let mut pack = PackWriter::with_salt(role, &keys, signer(), SALT);
     pack.set_parity(parity);
     let noise = blake3::hash(b"noise").as_bytes().to_vec();
     let text = [b"compline ".repeat(9), b"the last office of the day\n".repeat(4)];
@@ -288,8 +310,8 @@ fn deltas() -> Vec<Vector> {
 
 /// A delta of a delta, their common base, and the delta between them: in this order in the pack.
 fn pack_of_deltas() -> Vec<u8> {
-    let keys = PackKeys::new(&master());
-    let mut pack = PackWriter::with_salt(Role::Content, &keys, SALT);
+    let keys = pack_keys();
+    let mut pack = PackWriter::with_salt(Role::Content, &keys, signer(), SALT);
     let first = ROWS.as_bytes();
     let (second, third) = (b"id 1 paid;id 2 paid;id 3 open;", b"id 1 paid;id 2 paid;id 3 paid;id 4 open;");
     let delta_of = |bases: &[&[u8]], depth, target: &[u8], ops: &[(usize, usize, usize)], literals: &str| {
@@ -307,7 +329,18 @@ fn pack_of_deltas() -> Vec<u8> {
 /// A pack with one chunk, [`ROWS`], and a delta frame that says in the footer that it is `target`, made of `listed`, and
 /// that was sealed with `sealed`.
 pub fn pack_of_one_delta(target: &[u8], delta: &[u8], sealed: &Lineage, listed: &Lineage) -> Vec<u8> {
-    let keys = PackKeys::new(&master());
+    pack_of_one_delta_by(Some(&signer()), target, delta, sealed, listed)
+}
+
+/// The same with a footer that somebody signed, or nobody.
+pub fn pack_of_one_delta_by(
+    signer: Option<&Signer>,
+    target: &[u8],
+    delta: &[u8],
+    sealed: &Lineage,
+    listed: &Lineage,
+) -> Vec<u8> {
+    let keys = pack_keys();
     let mut bytes = Header { detail: Role::Content as u8, salt: SALT }.encode(ObjectType::Pack);
     let (key, footer_key) = (keys.frames(Role::Content, &bytes).unwrap(), keys.index().object_key(&bytes));
     let header = bytes.clone();
@@ -323,6 +356,9 @@ pub fn pack_of_one_delta(target: &[u8], delta: &[u8], sealed: &Lineage, listed: 
         bytes.extend_from_slice(&body);
     }
     let mut footer = pack::encode_footer(&frames);
+    if let Some(signer) = signer {
+        signer.sign(&header, &mut footer);
+    }
     footer_key.seal(bytes.len() as u64, &header, &mut footer);
     let trailer = pack::encode_trailer(u32::try_from(footer.len()).unwrap());
     [bytes, footer, trailer].concat()
@@ -352,6 +388,7 @@ fn cuts(name: &str, profile: &str, len: u64, mask: u8) -> Vector {
 fn records() -> Vec<Vector> {
     let given = |object: &str| with_master(&json!({ "object": object }));
     let segment = index_segment::encode(&[pack_entry()]);
+    let config = serde_json::from_str(CONFIG).unwrap();
     let by_file = key_given(&json!({ "key_file": KEY_FILE }));
     let by_identity = key_given(&json!({ "key_file": IDENTITY }));
     let by_passphrase = key_given(&json!({ "passphrase": "correct horse battery staple \u{e9}" }));
@@ -368,6 +405,12 @@ fn records() -> Vec<Vector> {
         vector("record-key-file", by_file.clone(), key_object(&by_file)),
         vector("record-key-recipient", by_identity.clone(), key_object(&by_identity)),
         vector("record-key-passphrase", by_passphrase.clone(), key_object(&by_passphrase)),
+        vector("record-key-read-only", by_file.clone(), key_object_of(&by_file, 32, (&master(), Grant::Read))),
+        vector(
+            "record-key-write-only",
+            by_file.clone(),
+            key_object_of(&by_file, 16, (&master(), Grant::Write(&config))),
+        ),
     ]
 }
 
@@ -377,7 +420,7 @@ pub fn pack_entry() -> PackEntry {
 
 fn plain_records() -> Vec<Vector> {
     let none = || Value::Null;
-    let head = ConfigHead { repository: REPOSITORY, features: 0x8000_0000_0000_0001 };
+    let head = ConfigHead { repository: REPOSITORY, features: 0x8000_0000_0000_0001, public: [0x5a; 32] };
     let passphrase = Extra { repository: REPOSITORY, derivation: 1, cost: PassphraseCost::DEFAULT };
     let file = Extra { derivation: 2, cost: PassphraseCost::NONE, ..passphrase };
     let recipient = Extra { derivation: 3, cost: PassphraseCost::NONE, ..passphrase };
@@ -397,6 +440,7 @@ fn plain_records() -> Vec<Vector> {
         vector("key-extra-passphrase", none(), passphrase.encode()),
         vector("key-extra-file", none(), file.encode()),
         vector("key-extra-write-only", none(), Extra { derivation: 18, ..file }.encode()),
+        vector("key-extra-read-only", none(), Extra { derivation: 35, ..recipient }.encode()),
         vector("key-extra-recipient", none(), recipient.encode()),
         vector("key-extra-later", none(), later.encode()),
         vector("trailer", json!({ "pack_len": 100_000 }), pack::encode_trailer(1000)),

@@ -15,7 +15,8 @@ use compline::store::envelope::{Header, ObjectType};
 use compline::store::index_segment::PackEntry;
 use compline::store::pack::{self, Frame, FrameKind, Lineage};
 use compline::store::pack_reader::PackKeys;
-use compline::store::{ChunkSource, Repository, Role, Unlock, keyring};
+use compline::store::rights::Rights;
+use compline::store::{ChunkSource, Repository, Role, Unlock};
 use tempfile::TempDir;
 
 use crate::shelf::{self, State};
@@ -289,6 +290,7 @@ fn pack_of_deltas(keys: &PackKeys, salt: u8, chunks: &[(&[u8], u8, &[u8])]) -> V
         frames.push(Frame { offset, sealed_len, kind: FrameKind::Delta, extension, plain_len, chunks });
     }
     let mut footer = pack::encode_footer(&frames);
+    keys.signer().unwrap().sign(&header, &mut footer);
     keys.index().object_key(&header).seal(pack.len() as u64, &header, &mut footer);
     pack.extend_from_slice(&footer);
     pack.extend_from_slice(&pack::encode_trailer(u32::try_from(footer.len()).unwrap()));
@@ -305,8 +307,9 @@ fn deltas_of_each_other_are_an_error_and_never_a_loop() {
             let what = format!("{depths:?}, in one pack: {is_one_pack}");
             let storage = Arc::new(MemoryStorage::new());
             let unlock = shelf::create(&*storage);
-            let id = shelf::open(&storage, &unlock, None).unwrap().id();
-            let keys = PackKeys::new(&keyring::open(&*storage, id, &unlock).unwrap().master);
+            let repository = shelf::open(&storage, &unlock, None).unwrap();
+            let rights = Rights::all(repository.master().unwrap().clone()).unwrap();
+            let keys = PackKeys::new(repository.id(), &rights).unwrap();
             let (over_y, over_x) = ((&x[..], depths.0, &y[..]), (&y[..], depths.1, &x[..]));
             let packs = if is_one_pack {
                 vec![pack_of_deltas(&keys, 1, &[over_y, over_x])]

@@ -22,6 +22,7 @@ use compline::store::check::{self as store_check, DataSubset};
 use compline::store::config::{Config, ConfigHead};
 use compline::store::pack::{FrameKind, Lineage};
 use compline::store::parity::Share;
+use compline::store::rights::Grant;
 use compline::store::{Repository, Unlock, keyring};
 
 use crate::support::World;
@@ -78,9 +79,9 @@ pub fn create_with(storage: &dyn Storage, parity: Share) -> Unlock {
     let now = World::new().clock.now();
     let (unlock, _) = Unlock::new_key_file().unwrap();
     let master = Secret::random().unwrap();
-    let head = ConfigHead { repository: RepositoryId::from_bytes(crypto::random().unwrap()), features: 0 };
+    let head = ConfigHead::new(RepositoryId::from_bytes(crypto::random().unwrap()), &master).unwrap();
     let config = Config { pack_len: 1 << 16, frame_len: 1 << 14, parity, ..Config::new(now) };
-    keyring::add(storage, head.repository, &master, &unlock, "test", now).unwrap();
+    keyring::add(storage, head.repository, (&master, Grant::All), &unlock, "test", now).unwrap();
     storage.put_new(&ObjectKey::Config, &config.seal(head, &master).unwrap()).unwrap();
     unlock
 }

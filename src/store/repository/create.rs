@@ -10,6 +10,7 @@ use crate::storage::{ObjectKey, ObjectKind, Storage, StorageError, StorageErrorK
 use crate::store::config::{Config, ConfigHead};
 use crate::store::envelope::no_random;
 use crate::store::keyring::{self, Unlock};
+use crate::store::rights::Grant;
 
 fn exists_already(location: &str) -> Error {
     Error::new(ErrorKind::RepositoryExists, format!("There is a repository at {location} already"))
@@ -87,13 +88,14 @@ impl Repository {
             return Err(exists_already(&storage.location()));
         }
         refuse_orphans(storage)?;
-        let head =
-            ConfigHead { repository: RepositoryId::from_bytes(crypto::random().map_err(no_random)?), features: 0 };
+        let id = RepositoryId::from_bytes(crypto::random().map_err(no_random)?);
+        let head = ConfigHead::new(id, master)
+            .map_err(|cause| Error::new(ErrorKind::Environment, "The key that signs can't be made").cause(cause))?;
         let object = config.seal(head, master)?;
-        let key = keyring::add(storage, head.repository, master, unlock, label, config.created_at)?;
+        let key = keyring::add(storage, id, (master, Grant::All), unlock, label, config.created_at)?;
         match storage.put_new(&ObjectKey::Config, &object) {
-            Ok(()) => Ok(head.repository),
-            Err(error) => settle_creation(storage, &object, key, error).map(|()| head.repository),
+            Ok(()) => Ok(id),
+            Err(error) => settle_creation(storage, &object, key, error).map(|()| id),
         }
     }
 }

@@ -9,7 +9,6 @@ use crate::observer::{Context, Counter};
 use crate::storage::{ObjectKey, ObjectKind, StorageErrorKind};
 use crate::store::envelope::{self, ObjectType, no_random};
 use crate::store::heal::Verdict;
-use crate::store::rights;
 
 impl Repository {
     /// Publishes a snapshot record and returns its id. Everything it refers to must be published before.
@@ -17,13 +16,16 @@ impl Repository {
     /// # Errors
     /// From the storage.
     pub fn publish_snapshot(&self, record: &[u8], context: &Context<'_>) -> Result<SnapshotId> {
-        let (object, key) = if let Some(key) = &self.inner.record {
-            (envelope::seal_record(ObjectType::Snapshot, key, &[], record)?, key.clone())
+        let keys = &self.inner.keys;
+        let signer = keys.signer();
+        let (object, key) = if let Some(read) = self.inner.rights.read() {
+            let key = read.record.clone();
+            (envelope::seal_record(ObjectType::Snapshot, &key, signer, &[], record)?, key)
         } else {
-            let (salt, key) = self.inner.keys.deposits().draw().map_err(no_random)?;
-            (envelope::seal_deposit(ObjectType::Snapshot, salt, &key, record)?, key)
+            let (salt, key) = keys.deposits().draw().map_err(no_random)?;
+            (envelope::seal_deposit(ObjectType::Snapshot, salt, &key, signer, record)?, key)
         };
-        let back = envelope::open_record(ObjectType::Snapshot, &key, &object);
+        let back = envelope::open_record(ObjectType::Snapshot, &key, Some(keys.verifier()), &object);
         if back.as_deref() != Ok(record) {
             return Err(Error::new(ErrorKind::Bug, "The snapshot is not what was written: nothing was published")
                 .hint("Run the backup again; if it happens again, test the memory of this machine"));
@@ -58,14 +60,15 @@ impl Repository {
     /// The record of a snapshot.
     ///
     /// # Errors
-    /// `Damaged` when it is not what was published.
+    /// `Damaged` when it is not what was published, or was published by who may not write.
     pub fn read_snapshot(&self, id: SnapshotId) -> Result<Vec<u8>> {
         let key = ObjectKey::Snapshot(id);
-        let record = self.inner.record.as_ref().ok_or_else(rights::cannot_read)?;
+        let (record, keys) = (&self.read_keys()?.record, &self.inner.keys);
         let open = |bytes: &[u8]| {
             let deposit = Some(bytes).filter(|bytes| envelope::is_deposit(bytes));
-            let deposit = deposit.and_then(|bytes| self.inner.keys.deposits().key(bytes));
-            envelope::open_record(ObjectType::Snapshot, deposit.as_ref().unwrap_or(record), bytes)
+            let deposit = deposit.and_then(|bytes| keys.deposits().key(bytes));
+            let subkey = deposit.as_ref().unwrap_or(record);
+            envelope::open_record(ObjectType::Snapshot, subkey, Some(keys.verifier()), bytes)
         };
         if let Some(copy) = self.inner.copies.as_ref().and_then(|copies| copies.get(&key))
             && let Ok(record) = open(&copy)
@@ -83,8 +86,9 @@ impl Repository {
     /// Removes a snapshot; its chunks stay until they are reclaimed. False if it was gone already.
     ///
     /// # Errors
-    /// From the storage.
+    /// From the storage, and `WrongKey` for who holds a part.
     pub fn remove_snapshot(&self, id: SnapshotId) -> Result<bool> {
+        self.master()?;
         match self.storage().delete(&ObjectKey::Snapshot(id)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == StorageErrorKind::NotFound => Ok(false),
