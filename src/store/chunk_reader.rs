@@ -95,7 +95,8 @@ impl<'c> ChunkReader<'c> {
             let plain = self.frames.plain(&place.frame)?;
             self.chunk(id, place, &plain).map(<[u8]>::to_vec)
         };
-        read(place).or_else(|error| self.frames.another_place(id, place, error, read))
+        let elsewhere = |error| self.frames.another_place(id, place, error, read);
+        read(place).or_else(elsewhere).or_else(|error| self.frames.proven_or(id, error))
     }
 
     /// Delivers chunks one by one, after reading them together failed with `error`.

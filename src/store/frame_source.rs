@@ -1,5 +1,7 @@
 //! Plain frames out of packs: fetched, opened, kept for a while; deltas resolved down to the frames that hold their bases.
 
+mod proven;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -126,6 +128,8 @@ pub struct FrameSource<'c> {
     places: Mutex<HashMap<ChunkId, ChunkPlace>>,
     /// Frames that were wanted for bases in vain.
     unreadable: Mutex<HashSet<FrameKey>>,
+    /// Chunks, by frame and offset in it, that are something else than they should.
+    hollow: Mutex<HashSet<(PackId, u64, u64)>>,
     /// Packs for which others stood in.
     told: Mutex<HashSet<PackId>>,
     /// Held while the index is brought up to date.
@@ -142,6 +146,7 @@ impl<'c> FrameSource<'c> {
             spans: Mutex::new(Recent::new(SPANS_LEN)),
             places: Mutex::default(),
             unreadable: Mutex::default(),
+            hollow: Mutex::default(),
             told: Mutex::default(),
             refreshing: Mutex::default(),
         }
@@ -246,6 +251,11 @@ impl<'c> FrameSource<'c> {
     /// Opens a frame whose sealed bytes are at hand.
     pub(super) fn open(&self, place: &FramePlace, mut sealed: Vec<u8>, plain: &mut Vec<u8>) -> Result<()> {
         let body = self.unseal(place, &mut sealed)?;
+        self.unpack(place, body, plain)
+    }
+
+    /// The plain text of a frame out of what was unsealed.
+    pub(super) fn unpack(&self, place: &FramePlace, body: &[u8], plain: &mut Vec<u8>) -> Result<()> {
         match &place.lineage {
             Some(lineage) => *plain = self.patched(place, lineage, body)?.to_vec(),
             None => pack_reader::unpack(FrameKind::from_byte(place.kind), place.plain_len, body, plain)
@@ -359,6 +369,7 @@ impl<'c> FrameSource<'c> {
             self.repository.settle(context)?;
             lock(&self.places).clear();
             lock(&self.unreadable).clear();
+            lock(&self.hollow).clear();
             if self.repository.index().totals()? == before {
                 refreshing.in_vain_count += 1;
             } else {
@@ -460,10 +471,23 @@ impl<'c> FrameSource<'c> {
         Ok(())
     }
 
-    /// The base of a delta.
+    /// The base of a delta, each chunk of it compared with its id.
     pub(super) fn base(&self, lineage: &Lineage) -> Result<Base> {
         let (base, ends) = self.base_rope(lineage)?;
-        Ok(Base { bytes: base.to_vec(), ends })
+        let mut bytes = base.to_vec();
+        let mut start = 0;
+        for (id, end) in lineage.bases.iter().zip(&ends) {
+            let chunk = &mut bytes[start..*end];
+            if self.repository.chunk_id(chunk) != *id {
+                let proven = self.proven_or(id, wrong(id))?;
+                if proven.len() != chunk.len() {
+                    return Err(wrong(id));
+                }
+                chunk.copy_from_slice(&proven);
+            }
+            start = *end;
+        }
+        Ok(Base { bytes, ends })
     }
 }
 
@@ -474,6 +498,10 @@ fn try_unseal(opener: &FrameOpener, place: &FramePlace, sealed: &mut [u8]) -> Re
         .unseal(place.offset, kind, place.plain_len, &place.extension(), sealed)
         .map(<[u8]>::len)
         .map_err(|cause| unusable(place, cause))
+}
+
+fn wrong(id: &ChunkId) -> Error {
+    Error::damaged(format!("Chunk {} is not what its id says", id.short()))
 }
 
 fn unusable(place: &FramePlace, cause: PackError) -> Error {

@@ -4,6 +4,9 @@
 //! A delta is taken as it is only over bases that lie here, or are going to, at a smaller depth than its own: readers rely on
 //! depths that grow (format-spec 06), and this repository may have made the base into a delta of something else. Bases come
 //! first, so each is known before what was made of it. What can't be taken so is read, and stored as any new chunk.
+//!
+//! Every chunk of a frame is compared with its id first, a delta's too: who has a read-only key can seal frames (format-spec 13), and
+//! what is signed here must not be theirs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -207,9 +210,19 @@ impl<'t> TakeOver<'t> {
         Ok(read.into_iter().flatten().collect())
     }
 
+    /// A frame that holds what its footer says. None if it can't be had.
     fn packed(&self, place: &FramePlace, chunks: &[(ChunkId, u64)], mut sealed: Vec<u8>) -> Option<PackedFrame> {
-        let len = self.reader.frames.unseal(place, &mut sealed).ok()?.len();
+        let frames = &self.reader.frames;
+        let len = frames.unseal(place, &mut sealed).ok()?.len();
         sealed.truncate(len);
+        let mut plain = Vec::new();
+        frames.unpack(place, &sealed, &mut plain).ok()?;
+        if !self.are_right(chunks, &plain) {
+            return None;
+        }
+        if place.lineage.is_none() {
+            frames.keep(place, Arc::new(plain));
+        }
         Some(PackedFrame {
             kind: FrameKind::from_byte(place.kind),
             plain_len: place.plain_len,
@@ -218,6 +231,17 @@ impl<'t> TakeOver<'t> {
             extension: place.extension(),
             features: Vec::new(),
         })
+    }
+
+    fn are_right(&self, chunks: &[(ChunkId, u64)], mut plain: &[u8]) -> bool {
+        let is_next = |(id, len): &(ChunkId, u64)| {
+            let split = usize::try_from(*len).ok().and_then(|len| plain.split_at_checked(len));
+            split.is_some_and(|(chunk, rest)| {
+                plain = rest;
+                self.source.chunk_id(chunk) == *id
+            })
+        };
+        chunks.iter().all(is_next)
     }
 
     /// Reads what is wanted of a frame, and stores it as any new chunks.

@@ -30,6 +30,7 @@ mod lost_bases;
 mod model;
 mod parity;
 mod prune;
+mod read_only;
 mod reflate;
 mod remote;
 mod repair;
