@@ -57,15 +57,30 @@ impl Target {
     /// # Errors
     /// `NoRepository`, `WrongKey`, and what storage and cache say.
     pub fn open(&self) -> Result<Repository> {
-        let repository = self.open_to_write()?;
+        let repository = self.open_with_any()?;
         if repository.can_read() { Ok(repository) } else { Err(rights::cannot_read()) }
     }
 
-    /// Opens the repository with a key that can at least write.
+    /// Opens the repository with a key that can back up.
     ///
     /// # Errors
     /// As [`Target::open`].
     pub fn open_to_write(&self) -> Result<Repository> {
+        let repository = self.open_with_any()?;
+        if repository.can_write() { Ok(repository) } else { Err(rights::cannot_write()) }
+    }
+
+    /// Opens the repository with a key that can do everything.
+    ///
+    /// # Errors
+    /// As [`Target::open`].
+    pub fn open_fully(&self) -> Result<Repository> {
+        let repository = self.open_with_any()?;
+        repository.master()?;
+        Ok(repository)
+    }
+
+    fn open_with_any(&self) -> Result<Repository> {
         let storage = self.location.open().map_err(|error| match error.kind() {
             StorageErrorKind::NotFound => no_repository(&self.location.to_string()),
             _ => error.into(),

@@ -602,8 +602,11 @@ pub(super) enum Key {
         #[command(flatten)]
         key: NewKey,
         /// For a host that is to back up and not to read: no ls, no restore, no deltas
-        #[arg(long)]
+        #[arg(long, conflicts_with = "read_only")]
         write_only: bool,
+        /// For whoever is to look, check and restore, and to change nothing
+        #[arg(long)]
+        read_only: bool,
     },
     /// Make an identity file, for whoever is to be a recipient; what it prints is public
     Generate {

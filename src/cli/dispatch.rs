@@ -35,6 +35,7 @@ use crate::storage::{Location, Rights, StorageErrorKind};
 use crate::store::check::DataSubset;
 use crate::store::parity::Share;
 use crate::store::prune::{Allowance, PruneOptions};
+use crate::store::rights::Sort;
 use crate::store::{Repository, exists};
 use crate::units::parse_duration;
 
@@ -324,13 +325,17 @@ impl Session<'_> {
             Key::Generate { .. } => {}
             Key::RecoverySheet => self.out.recovery_sheet(&commands::keys::recovery_sheet(self.app, &target)?)?,
             Key::List => self.out.keys(&commands::keys::list(&target)?)?,
-            Key::Add { key: options, write_only } => {
+            Key::Add { key: options, write_only, read_only } => {
                 let unlock = unlock::new_key(&options, self.app.variable)?;
+                let sort = match (write_only, read_only) {
+                    (true, _) => Sort::WriteOnly,
+                    (_, true) => Sort::ReadOnly,
+                    _ => Sort::Full,
+                };
                 // A key file that opens nothing would be in the way of the next attempt.
-                let id =
-                    commands::keys::add(self.app, &target, &unlock, &options.label, write_only).inspect_err(|_| {
-                        let _left_behind_at_worst = options.key_file_to_make.as_ref().map(std::fs::remove_file);
-                    })?;
+                let id = commands::keys::add(self.app, &target, &unlock, &options.label, sort).inspect_err(|_| {
+                    let _left_behind_at_worst = options.key_file_to_make.as_ref().map(std::fs::remove_file);
+                })?;
                 self.out.key("Added", id)?;
             }
             Key::Remove { id } => self.out.key("Removed", commands::keys::remove(&target, &id)?)?,

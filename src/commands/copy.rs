@@ -86,7 +86,7 @@ pub fn run(app: App<'_>, from: &Target, to: &Target, wish: &Wish, dry_run: bool)
             _ => error,
         }
     })?;
-    let target = to.open()?;
+    let target = to.open_fully()?;
     if source.id() == target.id() {
         let message = format!("{} and {} are the same repository", from.location, to.location);
         return Err(Error::new(ErrorKind::Usage, message).hint("Name another one with --from, or with -r"));

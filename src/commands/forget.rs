@@ -142,7 +142,7 @@ pub fn run(
     dry_run: bool,
     then_prune: Option<PruneOptions>,
 ) -> Result<ForgetReport> {
-    let repository = target.open()?;
+    let repository = target.open_fully()?;
     let context = &app.context;
     let (groups, time_zone) = match wish {
         Wish::Named(selectors) => (vec![named(&repository, selectors, context)?], None),

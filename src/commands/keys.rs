@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use super::{App, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KeyId, RepositoryId};
+use crate::store::rights::Sort;
 use crate::store::{KeyInfo, Repository, Unlock};
 
 /// All keys.
@@ -17,13 +18,17 @@ pub fn list(target: &Target) -> Result<Vec<KeyInfo>> {
     target.open()?.list_keys()
 }
 
-/// Adds a key, that can read or, if it is `write_only`, back up and nothing else.
+/// Adds a key of this sort.
 ///
 /// # Errors
 /// From the repository, or when the passphrase is empty.
-pub fn add(app: App<'_>, target: &Target, unlock: &Unlock, label: &str, write_only: bool) -> Result<KeyId> {
-    let (repository, now) = (target.open()?, app.context.clock.now());
-    if write_only { repository.add_write_only_key(unlock, label, now) } else { repository.add_key(unlock, label, now) }
+pub fn add(app: App<'_>, target: &Target, unlock: &Unlock, label: &str, sort: Sort) -> Result<KeyId> {
+    let (repository, now) = (target.open_fully()?, app.context.clock.now());
+    match sort {
+        Sort::Full => repository.add_key(unlock, label, now),
+        Sort::WriteOnly => repository.add_write_only_key(unlock, label, now),
+        Sort::ReadOnly => repository.add_read_only_key(unlock, label, now),
+    }
 }
 
 /// Removes the key whose name begins with `prefix`.
@@ -31,7 +36,7 @@ pub fn add(app: App<'_>, target: &Target, unlock: &Unlock, label: &str, write_on
 /// # Errors
 /// `NotFound`, `Ambiguous`, `Usage` for the last key and for the one in use.
 pub fn remove(target: &Target, prefix: &str) -> Result<KeyId> {
-    let repository = target.open()?;
+    let repository = target.open_fully()?;
     let id = by_prefix(&repository, prefix)?;
     if id == repository.current_key().id {
         return Err(Error::new(ErrorKind::Usage, "This is the key that you are using")
@@ -114,7 +119,7 @@ impl RecoverySheet {
 /// # Errors
 /// From the repository.
 pub fn recovery_sheet(app: App<'_>, target: &Target) -> Result<RecoverySheet> {
-    let repository = target.open()?;
+    let repository = target.open_fully()?;
     let made_at = app.context.clock.now();
     let (unlock, text) = Unlock::new_key_file()?;
     let key = repository.add_key(&unlock, "recovery sheet", made_at)?;
@@ -140,7 +145,7 @@ fn absolute(target: &Target) -> String {
 /// # Errors
 /// From the repository, or when the passphrase is empty.
 pub fn change(app: App<'_>, target: &Target, unlock: &Unlock) -> Result<KeyId> {
-    let repository = target.open()?;
+    let repository = target.open_fully()?;
     let old = repository.current_key().clone();
     let label = old.label.unwrap_or_default();
     if matches!(unlock, Unlock::Recipient(_)) {

@@ -37,7 +37,7 @@ pub struct PruneReport {
 /// When the repository can't be read, or it can't be known what is needed; then nothing was deleted that is.
 pub fn run(app: App<'_>, target: &Target, options: PruneOptions) -> Result<PruneReport> {
     let started = app.context.clock.now();
-    let repository = target.open()?;
+    let repository = target.open_fully()?;
     let (snapshots, summary) = of_repository(&repository, options, &app.context)?;
     Ok(PruneReport {
         snapshots,

@@ -87,7 +87,7 @@ impl RepairReport {
 /// # Errors
 /// When the repository can't be opened, read or written.
 pub fn run(app: App<'_>, target: &Target, options: &RepairOptions) -> Result<RepairReport> {
-    let repository = target.open()?;
+    let repository = target.open_fully()?;
     let elsewhere = options.from.iter().map(|location| open_mirror(target, location, &repository));
     let elsewhere: Vec<Repository> = elsewhere.collect::<Result<_>>()?;
     of_repository(app, &repository, &elsewhere, options)

@@ -36,7 +36,7 @@ pub struct TagReport {
 /// # Errors
 /// `NotFound` and the like, and what the repository says before anything was changed. What fails later is a problem.
 pub fn run(app: App<'_>, target: &Target, selectors: &[Selector], change: &Relabel) -> Result<TagReport> {
-    let repository = target.open()?;
+    let repository = target.open_fully()?;
     let all = finding::all(&repository, &app.context)?;
     let mut ids: Vec<SnapshotId> = Vec::new();
     for selector in selectors {

@@ -79,5 +79,5 @@ fn wish(options: &Copy, planned: Option<(&Plan, &PlannedCopy)>) -> Result<Wish> 
 pub(super) fn keys_of(session: &Session<'_>, location: &OsStr, key: &FromKey) -> Result<Repository> {
     let cache = unlock::cache(session.global, session.app.variable);
     let own = || unlock::existing(session.global, session.plan.as_ref(), session.app.variable, location);
-    unlock::from(location, key, (cache, Limits::default()), session.app.variable, own)?.open()
+    unlock::from(location, key, (cache, Limits::default()), session.app.variable, own)?.open_fully()
 }
