@@ -5,14 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use super::envelope::{self, ObjectType};
 use super::parity::Share;
+use super::rights::Rights;
 use super::signature::{Signer, Verifier};
 use crate::codec::{Decoded, Reader, Writer};
 use crate::crypto::{CryptoError, KEY_LEN, Purpose, Secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RepositoryId;
 
-/// Plain part behind the header: repository id, required features, public key.
-pub const EXTRA_LEN: usize = RepositoryId::LEN + 8 + KEY_LEN;
+/// Plain part behind the header: repository id, required features, public keys.
+pub const EXTRA_LEN: usize = RepositoryId::LEN + 8 + 2 * KEY_LEN;
 
 /// Features that a reader must know, one bit each. Version 1 of the format has none.
 pub const FEATURES_KNOWN: u64 = 0;
@@ -29,18 +30,26 @@ pub struct ConfigHead {
     pub repository: RepositoryId,
     /// Bits of [`FEATURES_KNOWN`].
     pub features: u64,
-    /// Whose signatures are those of the repository, for ever. What a key object opens must fit it.
+    /// Whose signatures are those of the repository, for ever.
     pub public: [u8; KEY_LEN],
+    /// To whom those seal who can't read, for ever.
+    pub deposit: [u8; KEY_LEN],
 }
 
 impl ConfigHead {
     /// Of a repository that `master` opens.
     ///
     /// # Errors
-    /// As [`Signer::of`].
+    /// As [`Rights::all`].
     pub fn new(repository: RepositoryId, master: &Secret) -> Result<Self, CryptoError> {
-        let public = Signer::of(repository, master)?.verifier().public();
-        Ok(Self { repository, features: 0, public })
+        let rights = Rights::all(master.clone())?;
+        Ok(Self { repository, features: 0, public: rights.public, deposit: rights.deposit()? })
+    }
+
+    /// Whether a key that opened this is one of the repository, and not one that somebody wrapped who knows another.
+    #[must_use]
+    pub fn fits(&self, rights: &Rights) -> bool {
+        rights.public == self.public && rights.deposit() == Ok(self.deposit)
     }
 
     /// What tells its signatures from others.
@@ -53,7 +62,7 @@ impl ConfigHead {
     #[must_use]
     pub fn encode(self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.bytes(self.repository.as_bytes()).u64(self.features).bytes(&self.public);
+        w.bytes(self.repository.as_bytes()).u64(self.features).bytes(&self.public).bytes(&self.deposit);
         w.into_bytes()
     }
 
@@ -63,7 +72,8 @@ impl ConfigHead {
     /// When the length differs.
     pub fn decode(bytes: &[u8]) -> Decoded<Self> {
         let mut r = Reader::new(bytes);
-        let head = Self { repository: RepositoryId::from_bytes(r.array()?), features: r.u64()?, public: r.array()? };
+        let repository = RepositoryId::from_bytes(r.array()?);
+        let head = Self { repository, features: r.u64()?, public: r.array()?, deposit: r.array()? };
         r.end()?;
         Ok(head)
     }

@@ -409,8 +409,8 @@ fn try_open(storage: &dyn Storage, id: KeyId, head: &ConfigHead, unlock: &Unlock
 
 /// Body and what it opens, if the object is of this repository and opens with `unlock`.
 ///
-/// Anybody can wrap a key for a recipient, whose public key is no secret. So what it opens must fit the public key in the config:
-/// nobody's forged key makes its reader believe forged signatures.
+/// Anybody can wrap a key for a recipient, whose public key is no secret. So what it opens must fit the public keys in the config:
+/// no forged key makes anybody believe forged signatures, or seal backups to the forger.
 fn open_object(object: &[u8], head: &ConfigHead, unlock: &Unlock) -> Result<Option<(Body, Rights)>> {
     let damaged = || Error::damaged("What it holds is no key");
     let mut r = Reader::new(object);
@@ -423,7 +423,7 @@ fn open_object(object: &[u8], head: &ConfigHead, unlock: &Unlock) -> Result<Opti
     let wrapping = unlock.wrapping_key(&header.salt, &extra).map_err(|cause| damaged().cause(cause))?;
     let opened = wrapping.map_or(Ok(None), |wrapping| open_with(object, &wrapping))?;
     match opened {
-        Some((_, rights)) if rights.public != head.public => Err(Error::damaged("It is no key of this repository")),
+        Some((_, rights)) if !head.fits(&rights) => Err(Error::damaged("It is no key of this repository")),
         opened => Ok(opened),
     }
 }
@@ -500,6 +500,7 @@ mod tests {
     use super::*;
     use crate::storage::MemoryStorage;
     use crate::store::config::Config;
+    use crate::store::rights::Access;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -569,6 +570,14 @@ mod tests {
         }
         let identity = Unlock::from_key_file(&text).unwrap();
         assert_eq!(open_with(&storage, &identity).err().unwrap().kind(), ErrorKind::Damaged);
+        // Of a host that signs as it should, and would have others seal to it.
+        let mut rights = Rights::all(Secret::from_bytes([42; 32])).unwrap();
+        let head = ConfigHead::new(repository(1), &Secret::from_bytes([42; 32])).unwrap();
+        assert!(head.fits(&rights));
+        if let Access::All { write, .. } = &mut rights.access {
+            write.deposit[0] ^= 1;
+        }
+        assert!(!head.fits(&rights));
         add_for(42, Grant::Read).unwrap();
         let opened = open_with(&storage, &identity).unwrap_or_else(|error| panic!("{error}"));
         assert!(opened.rights.read().is_some() && opened.rights.write().is_none() && opened.rights.master().is_none());

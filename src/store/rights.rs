@@ -142,6 +142,17 @@ impl Rights {
         }
     }
 
+    /// The public key to which those seal who can't read.
+    ///
+    /// # Errors
+    /// When the library refuses the private one; none is known for which it does.
+    pub fn deposit(&self) -> Result<[u8; KEY_LEN], CryptoError> {
+        match &self.access {
+            Access::All { write, .. } | Access::Write(write, _) => Ok(write.deposit),
+            Access::Read(read) => crypto::public_key(&read.deposit),
+        }
+    }
+
     /// Why its holder may not do what takes a full key.
     #[must_use]
     pub fn refusal(&self) -> Error {

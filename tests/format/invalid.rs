@@ -75,7 +75,7 @@ fn headers(m: &mut Maker) {
     m.change("header-key-slot", "header-pack", 10, 1, &[2]);
     m.change("header-truncated", "header-pack", 43, 1, &[]);
     m.extend("header-trailing", "header-pack");
-    m.change("config-head-short", "config-head", 55, 1, &[]);
+    m.change("config-head-short", "config-head", 87, 1, &[]);
     m.extend("config-head-trailing", "config-head");
 }
 
@@ -438,8 +438,8 @@ fn tables(m: &mut Maker) {
 
 fn records(m: &mut Maker) {
     let given = |object: &str| valid::with_master(&json!({ "object": object }));
-    let tag = 100 + valid::CONFIG.len() + SIGNATURE_LEN;
-    for (name, at) in [("salt", 12), ("detail", 11), ("extra", 44), ("public-key", 70), ("body", 120), ("tag", tag)] {
+    let tag = 132 + valid::CONFIG.len() + SIGNATURE_LEN;
+    for (name, at) in [("salt", 12), ("detail", 11), ("extra", 44), ("public-key", 70), ("body", 150), ("tag", tag)] {
         let mut bytes = valid::config_object(0, valid::CONFIG);
         bytes[at] ^= 1;
         m.given(&format!("record-config-{name}-changed"), given("config"), bytes);

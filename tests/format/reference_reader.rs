@@ -352,7 +352,7 @@ impl Repository {
         let fits = |keys: &Keys| keys.public() == Ok(public);
         let mut keys = keys.iter().filter_map(|path| unwrap_keys(&read_named(path).ok()?, repository, key).ok());
         let keys = keys.find(fits).ok_or("no key opens")?;
-        record(&config, 1, 56, &keys.subkey("records")?, Some((repository, &public)))?;
+        record(&config, 1, 88, &keys.subkey("records")?, Some((repository, &public)))?;
         let (chunks, id) = (BTreeMap::new(), repository.to_vec());
         let mut opened = Self { root: root.to_owned(), keys, id, public, chunks, opened: RefCell::default() };
         for directory in list(&root.join("packs"))? {

@@ -117,7 +117,10 @@ fn header(bytes: &[u8], given: &Value) -> Decoded {
 
 fn config_head(bytes: &[u8]) -> Decoded {
     let head = ConfigHead::decode(bytes).map_err(text)?;
-    let meaning = json!({ "repository": head.repository, "features": head.features, "public": to_hex(&head.public) });
+    let meaning = json!({
+        "repository": head.repository, "features": head.features, "public": to_hex(&head.public),
+        "deposit": to_hex(&head.deposit),
+    });
     Ok((meaning, head.encode()))
 }
 

@@ -420,7 +420,8 @@ pub fn pack_entry() -> PackEntry {
 
 fn plain_records() -> Vec<Vector> {
     let none = || Value::Null;
-    let head = ConfigHead { repository: REPOSITORY, features: 0x8000_0000_0000_0001, public: [0x5a; 32] };
+    let features = 0x8000_0000_0000_0001;
+    let head = ConfigHead { repository: REPOSITORY, features, public: [0x5a; 32], deposit: [0xa5; 32] };
     let passphrase = Extra { repository: REPOSITORY, derivation: 1, cost: PassphraseCost::DEFAULT };
     let file = Extra { derivation: 2, cost: PassphraseCost::NONE, ..passphrase };
     let recipient = Extra { derivation: 3, cost: PassphraseCost::NONE, ..passphrase };
