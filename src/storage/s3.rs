@@ -32,6 +32,7 @@ use s3::command::{Command, Multipart};
 use s3::serde_types::{CompleteMultipartUploadData, InitiateMultipartUploadResponse, ListBucketResult, Part};
 
 use self::client::Client;
+use self::credentials::Keys;
 use super::web::{Answer, Failure, Put, Refusal, Requests, Subject, announced_len};
 use super::{Listed, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
 
@@ -75,7 +76,15 @@ impl S3Storage {
     /// # Errors
     /// `Denied` when there are no credentials; also when a file of certificates can't be read.
     pub fn open(address: &S3Address) -> Result<Self, StorageError> {
-        Client::new(address).map(|client| Self::with_client(address, client))
+        Self::open_in(address, &credentials::environment)
+    }
+
+    /// The same in an environment of one's own.
+    ///
+    /// # Errors
+    /// As [`S3Storage::open`].
+    pub fn open_in(address: &S3Address, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, StorageError> {
+        Client::new(address, variable).map(|client| Self::with_client(address, client))
     }
 
     /// The same with credentials that are given, whatever the environment says.
@@ -83,11 +92,8 @@ impl S3Storage {
     /// # Errors
     /// When a file of certificates can't be read.
     pub fn with_keys(address: &S3Address, access_key: &str, secret_key: &str) -> Result<Self, StorageError> {
-        let credentials = s3::creds::Credentials::new(Some(access_key), Some(secret_key), None, None, None);
-        let credentials = credentials.map_err(|cause| {
-            StorageError::with_message(StorageErrorKind::Denied, "The credentials can't be used").cause(cause)
-        })?;
-        Client::with_credentials(address, credentials).map(|client| Self::with_client(address, client))
+        let keys = Keys::lasting(access_key, secret_key);
+        Client::with_keys(address, keys, &credentials::environment).map(|client| Self::with_client(address, client))
     }
 
     fn with_client(address: &S3Address, client: Client) -> Self {

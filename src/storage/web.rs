@@ -8,6 +8,7 @@
 //! has answered anything at all, patience is short: a wrong address must not look like a slow one. Whoever sent a
 //! request with an effect has to know whether an earlier try may have had it: [`Failure::was_unclear`].
 
+mod errand;
 mod requests;
 pub(in crate::storage) mod tls;
 mod trouble;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{StorageError, StorageErrorKind};
 
+pub(in crate::storage) use errand::Errand;
 pub use requests::{RequestKind, Requests};
 pub(in crate::storage) use trouble::{Refusal, Silence, Subject, Tries};
 
@@ -136,11 +138,6 @@ pub(in crate::storage) enum Put {
 }
 
 impl Failure {
-    /// A request that can't be made.
-    pub(in crate::storage) fn impossible(silence: Silence) -> Self {
-        Self { why: Why::Silent(silence), tries: Tries { count: 1, seconds: 0 }, was_unclear: false }
-    }
-
     /// As an error about `subject`.
     pub(in crate::storage) fn into_error(self, subject: Subject, bucket: &str, endpoint: &str) -> StorageError {
         let Self { why, tries, .. } = self;

@@ -47,6 +47,7 @@ impl Host {
         command.arg("-r").arg(&self.location).arg("--key-file").arg(self.path("key"));
         command.arg("--cache-dir").arg(self.path("cache")).args(words);
         command.env("HOME", self.scratch.path()).envs(self.keys.clone()).env_remove("AWS_PROFILE");
+        command.env("AWS_EC2_METADATA_DISABLED", "true");
         let output = command.current_dir(self.scratch.path()).stdin(Stdio::null()).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let code = output.status.code().unwrap_or(-1);
@@ -251,6 +252,18 @@ fn credentials_come_from_the_shared_file_and_its_profiles() {
     std::fs::write(host.path(".aws/credentials"), content).unwrap();
     host.keys = [("UNUSED_A", String::new()), ("UNUSED_B", String::new())];
     assert!(host.run(&["snapshots"]).stderr.contains("access key"), "the default profile is nobody");
-    host.location += "&profile=night";
+    let with_keys = std::mem::replace(&mut host.location, server.location("x") + "&profile=night");
     host.must(&["snapshots"]);
+    host.location = with_keys.replace("&region=us-east-1", "") + "&profile=program";
+    let printed = format!(r#"{{"Version": 1, "AccessKeyId": "{ACCESS_KEY}", "SecretAccessKey": "{SECRET_KEY}"}}"#);
+    std::fs::write(host.path("printed"), printed).unwrap();
+    let config = format!(
+        "[profile program]\nregion = us-east-1\ncredential_process = cat {}\n[profile roles]\nrole_arn = arn:aws:iam::1:role/x\n",
+        host.path("printed").display()
+    );
+    std::fs::write(host.path(".aws/config"), config).unwrap();
+    host.must(&["snapshots"]);
+    host.location = server.location("x") + "&profile=roles";
+    let said = host.run(&["snapshots"]).stderr;
+    assert!(said.contains("profile roles has") && said.contains("credential_process = aws configure"), "{said}");
 }

@@ -13,6 +13,7 @@ mod azure;
 #[path = "../support/azurite.rs"]
 mod azurite;
 mod contract;
+mod credentials;
 mod faulty;
 #[path = "../support/faulty_storage.rs"]
 mod faulty_storage;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{HeaderMap, Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use s3s::Body;
 use s3s::auth::SimpleAuth;
@@ -32,6 +32,13 @@ pub struct Seen {
     pub path: String,
     /// How many requests there were before.
     pub number: u64,
+    pub headers: HeaderMap,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
 }
 
 /// What is answered instead of serving.
@@ -183,7 +190,8 @@ async fn serve(
     let instead = {
         let mut requests = state.requests.lock().unwrap();
         let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
-        let seen = Seen { method: request.method().to_string(), path, number: requests.len() as u64 };
+        let (method, headers) = (request.method().to_string(), request.headers().clone());
+        let seen = Seen { method, path, number: requests.len() as u64, headers };
         requests.push(seen.clone());
         state.rule.lock().unwrap().as_mut().and_then(|rule| rule(&seen))
     };

@@ -41,7 +41,7 @@ pub struct S3Address {
     pub ca: Option<PathBuf>,
     /// The storage class of new packs.
     pub storage_class: Option<String>,
-    /// The profile in the shared credentials file.
+    /// The profile in the shared files of AWS.
     pub profile: Option<String>,
     /// Objects that are longer are sent in parts of this length.
     pub part_len: u64,

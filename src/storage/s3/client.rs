@@ -14,12 +14,15 @@ use s3::request::tokio_backend::ReqwestRequest;
 use super::super::web::{Answer, Failure, Prepared, Put, RequestKind, Requests, Silence, Subject, Web, tls};
 use super::super::{StorageError, StorageErrorKind};
 use super::address::S3Address;
-use super::credentials;
+use super::credentials::{self, Credentials, Keys, Variable};
+use crate::clock::{Clock, SystemClock};
 
 /// Sends requests to one bucket.
 pub(super) struct Client {
     web: Web,
-    bucket: Box<Bucket>,
+    /// Without keys: each request gets those that hold.
+    bucket: Bucket,
+    credentials: Credentials,
     endpoint: String,
 }
 
@@ -28,29 +31,38 @@ impl Client {
     ///
     /// # Errors
     /// When there are no credentials, certificates can't be read, or threads can't be had.
-    pub(super) fn new(address: &S3Address) -> Result<Self, StorageError> {
-        Self::with_credentials(address, credentials::find(address)?)
+    pub(super) fn new(address: &S3Address, variable: Variable<'_>) -> Result<Self, StorageError> {
+        Self::with_credentials(address, Credentials::find(address, variable)?, variable)
     }
 
-    pub(super) fn with_credentials(
+    /// The same with keys that are given.
+    ///
+    /// # Errors
+    /// When certificates can't be read, or threads can't be had.
+    pub(super) fn with_keys(address: &S3Address, keys: Keys, variable: Variable<'_>) -> Result<Self, StorageError> {
+        Self::with_credentials(address, Credentials::given(keys, address), variable)
+    }
+
+    fn with_credentials(
         address: &S3Address,
-        credentials: s3::creds::Credentials,
+        credentials: Credentials,
+        variable: Variable<'_>,
     ) -> Result<Self, StorageError> {
-        let region = region(address);
-        let endpoint = endpoint(address, &region);
+        let region = credentials::region(address, variable);
+        let endpoint = endpoint(address, &region, variable);
         let is_plain = address.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-        let authorities = || credentials::variable("AWS_CA_BUNDLE").map(std::path::PathBuf::from).filter(|_| !is_plain);
+        let authorities = || variable("AWS_CA_BUNDLE").map(std::path::PathBuf::from).filter(|_| !is_plain);
         let tls = tls::configuration(is_plain, address.ca.clone().or_else(authorities).as_deref())?;
         let web = Web::new(tls, address.patience, &address.to_string())?;
         let region = s3::Region::Custom { region, endpoint: endpoint.clone() };
-        let mut bucket = Bucket::new(&address.bucket, region, credentials).map_err(|cause| {
+        let mut bucket = Bucket::new_public(&address.bucket, region).map_err(|cause| {
             let what = format!("No requests can be made for {address}");
             StorageError::with_message(StorageErrorKind::Other, what).cause(cause)
         })?;
         if address.is_path_style() {
             bucket.set_path_style();
         }
-        Ok(Self { web, bucket, endpoint })
+        Ok(Self { web, bucket, credentials, endpoint })
     }
 
     /// What was sent so far.
@@ -60,22 +72,16 @@ impl Client {
 
     /// Sends `command` for the object at `key`, again if need be, and waits for the answer.
     pub(super) fn send(&self, key: &str, command: &Command<'_>) -> Result<Answer, Failure> {
-        self.send_by(&self.bucket, key, command)
+        self.send_with(key, command, HeaderMap::new())
     }
 
     /// The same with headers that `command` has no room for.
     pub(super) fn send_with(&self, key: &str, command: &Command<'_>, headers: HeaderMap) -> Result<Answer, Failure> {
-        match self.bucket.with_extra_headers(headers) {
-            Ok(bucket) => self.send_by(&bucket, key, command),
-            Err(cause) => Err(Failure::impossible(Silence::Impossible(cause.into()))),
-        }
-    }
-
-    fn send_by(&self, bucket: &Bucket, key: &str, command: &Command<'_>) -> Result<Answer, Failure> {
         self.web.send(&|| {
             let impossible = |cause: s3::error::S3Error| Silence::Impossible(cause.into());
+            let bucket = self.bucket(headers.clone())?;
             self.web.wait_for(async {
-                let request = ReqwestRequest::new(bucket, key, command.clone()).await.map_err(impossible)?;
+                let request = ReqwestRequest::new(&bucket, key, command.clone()).await.map_err(impossible)?;
                 let headers = request.headers().await.map_err(impossible)?;
                 let signed_at = headers.get("x-amz-date").and_then(|value| value.to_str().ok());
                 Ok(Prepared {
@@ -89,6 +95,19 @@ impl Client {
                 })
             })
         })
+    }
+
+    /// The bucket, as somebody sees it whose keys hold now.
+    fn bucket(&self, headers: HeaderMap) -> Result<Bucket, Silence> {
+        let keys = self.credentials.keys(&self.web, SystemClock.now()).map_err(Silence::Unsigned)?;
+        let token = keys.token.as_ref().map(|token| token.as_str());
+        let (access_key, secret_key) = (Some(keys.access_key.as_str()), Some(keys.secret_key.as_str()));
+        let keys = s3::creds::Credentials::new(access_key, secret_key, None, token, None);
+        let keys = keys.map_err(|cause| Silence::Impossible(cause.into()))?;
+        let bucket = self.bucket.with_extra_headers(headers);
+        let mut bucket = bucket.map_err(|cause| Silence::Impossible(cause.into()))?;
+        bucket.set_credentials(keys);
+        Ok(bucket)
     }
 
     /// [`Web::put_on_condition`].
@@ -129,15 +148,9 @@ fn method(verb: &HttpMethod) -> Method {
     }
 }
 
-fn region(address: &S3Address) -> String {
-    let environment = || credentials::variable("AWS_REGION").or_else(|| credentials::variable("AWS_DEFAULT_REGION"));
-    address.region.clone().or_else(environment).unwrap_or_else(|| "us-east-1".to_owned())
-}
-
 /// The server, with its scheme.
-fn endpoint(address: &S3Address, region: &str) -> String {
-    let environment =
-        || credentials::variable("AWS_ENDPOINT_URL_S3").or_else(|| credentials::variable("AWS_ENDPOINT_URL"));
+fn endpoint(address: &S3Address, region: &str, variable: Variable<'_>) -> String {
+    let environment = || variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
     address.endpoint.clone().or_else(environment).unwrap_or_else(|| {
         let country = if region.starts_with("cn-") { ".cn" } else { "" };
         format!("https://s3.{region}.amazonaws.com{country}")
@@ -151,6 +164,7 @@ mod tests {
     #[test]
     fn servers_of_aws_are_named_by_their_region() {
         let mut address = S3Address::new("bucket", "");
+        let endpoint = |address: &S3Address, region: &str| endpoint(address, region, &|_| None);
         assert_eq!(endpoint(&address, "eu-central-1"), "https://s3.eu-central-1.amazonaws.com");
         assert_eq!(endpoint(&address, "cn-north-1"), "https://s3.cn-north-1.amazonaws.com.cn");
         address.endpoint = Some("http://127.0.0.1:9000".to_owned());

@@ -252,6 +252,8 @@ impl fmt::Display for Tries {
 pub(in crate::storage) enum Silence {
     /// The request could not be made: no effect, and no use in trying again.
     Impossible(Box<dyn StdError + Send + Sync>),
+    /// Nobody is there to sign it, and the error says who was asked.
+    Unsigned(StorageError),
     /// The server is not who it should be.
     Untrusted(reqwest::Error),
     /// There was no connection: no effect.
@@ -283,11 +285,24 @@ impl Silence {
         matches!(self, Self::Lost(_) | Self::TimedOut(_))
     }
 
+    /// In words, for somebody who knows what was asked.
+    pub(in crate::storage) fn reason(&self) -> String {
+        match self {
+            Self::Impossible(cause) => cause.to_string(),
+            Self::Unsigned(error) => error.to_string(),
+            Self::Untrusted(cause) => cause_text::<rustls::Error>(cause),
+            Self::Unreached(cause) => cause_text::<io::Error>(cause),
+            Self::Lost(cause) => innermost(cause),
+            Self::TimedOut(seconds) => format!("said nothing for {seconds} s"),
+        }
+    }
+
     pub(in crate::storage) fn into_error(self, subject: Subject, endpoint: &str, tries: Tries) -> StorageError {
         let error =
             |what: &str| StorageError::with_message(StorageErrorKind::Other, format!("{subject}: {what}{tries}"));
         match self {
             Self::Impossible(cause) => error("the request can't be made").cause(cause),
+            Self::Unsigned(error) => error,
             Self::Untrusted(cause) => {
                 let why = cause_text::<rustls::Error>(&cause);
                 error(&format!("no safe connection to {endpoint}")).cause(why).advise(
