@@ -13,6 +13,7 @@ mod requests;
 pub(in crate::storage) mod tls;
 mod trouble;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -43,6 +44,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Patience with a server that has never answered.
 const FIRST_PATIENCE: Duration = Duration::from_secs(4);
+/// This machine, at the port of the address.
+const LOOPBACK: [SocketAddr; 2] =
+    [SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0)];
 /// An answer is read into so much memory at first, whatever it says of its length.
 const RESERVED_MAX: u64 = 64 << 20;
 
@@ -149,7 +153,8 @@ impl Failure {
 }
 
 impl Web {
-    /// Gets ready; sends nothing. `place` is for messages.
+    /// Gets ready; sends nothing. `place` is for messages. A `host` below `localhost` is this machine (RFC 6761), whatever is
+    /// known of it to those who are asked for names as a rule.
     ///
     /// # Errors
     /// When threads can't be had.
@@ -157,11 +162,14 @@ impl Web {
         tls: rustls::ClientConfig,
         patience: Duration,
         place: &str,
+        host: &str,
     ) -> Result<Self, StorageError> {
         let failed = |what: &str| StorageError::with_message(StorageErrorKind::Other, format!("{what} for {place}"));
         let builder = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
         let runtime = builder.map_err(|cause| failed("No threads can be had").cause(cause))?;
-        let http = reqwest::Client::builder()
+        let named = reqwest::Client::builder();
+        let named = if host.ends_with(".localhost") { named.resolve_to_addrs(host, &LOOPBACK) } else { named };
+        let http = named
             .use_preconfigured_tls(tls)
             .connect_timeout(CONNECT_TIME)
             .pool_max_idle_per_host(REQUESTS_MAX)

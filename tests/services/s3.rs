@@ -126,6 +126,12 @@ fn a_night_with_a_server_that_knows_no_conditions() {
 }
 
 #[test]
+fn a_night_with_the_bucket_in_the_name_of_the_host() {
+    let server = S3Server::start_with_hosts();
+    night(&Host::of(server.location("nights")), &Vec::new);
+}
+
+#[test]
 fn a_night_over_tls_with_an_authority_of_ones_own() {
     let server = S3Server::start_with_tls();
     night(&Host::of(server.location("nights")), &Vec::new);

@@ -113,6 +113,12 @@ fn s3() -> Place {
     Place::of(s3::storage_in(&server), None).beside(server)
 }
 
+/// The same with the bucket in the name of the host.
+fn s3_by_hosts() -> Place {
+    let server = s3_server::S3Server::start_with_hosts();
+    Place::of(s3::storage_in(&server), None).beside(server)
+}
+
 /// The same with a server that has never heard of conditions.
 fn s3_without_conditions() -> Place {
     let server = s3_server::S3Server::start();
@@ -151,7 +157,7 @@ macro_rules! suite {
 }
 
 mod suites {
-    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_without_conditions s3_elsewhere azure] [
+    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_by_hosts s3_without_conditions s3_elsewhere azure] [
         a_put_object_is_read_back_whole
         an_empty_object_is_an_object
         a_large_object_is_read_back_whole
@@ -172,7 +178,7 @@ mod suites {
 
 /// What a server without conditions can't keep: `src/storage/s3.rs` says why it does no harm.
 mod races {
-    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_elsewhere azure] [
+    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_by_hosts s3_elsewhere azure] [
         of_many_writers_of_one_key_exactly_one_wins_and_its_bytes_stand
     ]);
 }

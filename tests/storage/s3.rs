@@ -285,3 +285,22 @@ fn a_long_object_whose_answer_is_lost_is_not_sent_in_vain_again() {
     storage.put_new(&pack(3), &content).unwrap();
     assert!(*storage.get(&pack(3)).unwrap() == content[..]);
 }
+
+#[test]
+fn a_bucket_is_named_by_the_host_where_the_location_says_so() {
+    let server = S3Server::start_with_hosts();
+    let storage = storage_at(&(server.location("some place") + "&part_size=5MiB"));
+    let content = bytes(1, 6 << 20);
+    storage.put_new(&pack(1), &content).unwrap();
+    assert!(*storage.get(&pack(1)).unwrap() == content[..]);
+    assert_eq!(storage.list(ObjectKind::Pack).unwrap().len(), 1);
+    storage.delete(&pack(1)).unwrap();
+    let host = format!("backups.localhost:{}", server.port());
+    let requests = server.take_requests();
+    assert!(requests.iter().all(|seen| seen.header("host") == Some(&host)));
+    assert!(requests.iter().all(|seen| seen.path.starts_with("/some%20place/packs/") || seen.path.starts_with("/?")));
+    assert!(!server.directory().join("some place/packs").join(pack(1).path()).exists());
+    let path_style = server.location("x").replace("path_style=false", "path_style=true");
+    storage_at(&path_style).list(ObjectKind::Pack).unwrap();
+    assert_eq!(server.take_requests()[0].path.split('?').next(), Some("/backups/"));
+}

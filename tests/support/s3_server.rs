@@ -15,6 +15,7 @@ use hyper::{HeaderMap, Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use s3s::Body;
 use s3s::auth::SimpleAuth;
+use s3s::host::SingleDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -72,31 +73,41 @@ pub struct S3Server {
     port: u16,
     /// The certificate of its authority, where it speaks TLS.
     ca: Option<PathBuf>,
+    /// Whether the bucket stands in the name of the host.
+    is_virtual: bool,
     _runtime: Runtime,
 }
 
 impl S3Server {
     pub fn start() -> Self {
-        Self::start_with(false)
+        Self::start_with(false, false)
     }
 
     pub fn start_with_tls() -> Self {
-        Self::start_with(true)
+        Self::start_with(true, false)
     }
 
-    fn start_with(tls: bool) -> Self {
+    /// One that knows buckets by the names of hosts alone: `bucket.localhost`.
+    pub fn start_with_hosts() -> Self {
+        Self::start_with(false, true)
+    }
+
+    fn start_with(tls: bool, is_virtual: bool) -> Self {
         let root = TempDir::new().unwrap();
         std::fs::create_dir_all(root.path().join("data").join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path().join("data")).unwrap());
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        let service = builder.build();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let port = listener.local_addr().unwrap().port();
+        if is_virtual {
+            builder.set_host(SingleDomain::new(&format!("localhost:{port}")).unwrap());
+        }
+        let service = builder.build();
         let (acceptor, ca) = if tls { Some(certified(root.path())).unzip() } else { (None, None) };
         let state = Arc::new(State { data: root.path().join("data"), ..State::default() });
         runtime.spawn(accept(listener, acceptor, service, Arc::clone(&state)));
-        Self { state, root, port, ca, _runtime: runtime }
+        Self { state, root, port, ca, is_virtual, _runtime: runtime }
     }
 
     pub fn port(&self) -> u16 {
@@ -110,7 +121,8 @@ impl S3Server {
     /// LOCATION of `prefix`, reached through `port`, with options behind it.
     pub fn location_by(&self, port: u16, prefix: &str, options: &str) -> String {
         let scheme = if self.ca.is_some() { "https" } else { "http" };
-        format!("s3://{BUCKET}/{prefix}?endpoint={scheme}://127.0.0.1:{port}&region=us-east-1{options}")
+        let (host, style) = if self.is_virtual { ("localhost", "&path_style=false") } else { ("127.0.0.1", "") };
+        format!("s3://{BUCKET}/{prefix}?endpoint={scheme}://{host}:{port}&region=us-east-1{style}{options}")
     }
 
     pub fn location(&self, prefix: &str) -> String {

@@ -116,7 +116,7 @@ impl Client {
         let container = Url::parse(&format!("{endpoint}/{}", address.container)).map_err(|cause| {
             StorageError::with_message(StorageErrorKind::Other, format!("{address} is no address")).cause(cause)
         })?;
-        let web = Web::new(tls, address.patience, &address.to_string())?;
+        let web = Web::new(tls, address.patience, &address.to_string(), container.host_str().unwrap_or_default())?;
         let name = address.container.clone();
         Ok(Self { web, account: account.to_owned(), credentials, container, name })
     }

@@ -53,7 +53,6 @@ impl Client {
         let is_plain = address.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
         let authorities = || variable("AWS_CA_BUNDLE").map(std::path::PathBuf::from).filter(|_| !is_plain);
         let tls = tls::configuration(is_plain, address.ca.clone().or_else(authorities).as_deref())?;
-        let web = Web::new(tls, address.patience, &address.to_string())?;
         let region = s3::Region::Custom { region, endpoint: endpoint.clone() };
         let mut bucket = Bucket::new_public(&address.bucket, region).map_err(|cause| {
             let what = format!("No requests can be made for {address}");
@@ -62,6 +61,9 @@ impl Client {
         if address.is_path_style() {
             bucket.set_path_style();
         }
+        let host = bucket.host();
+        let host = host.split_once(':').map_or(host.as_str(), |(name, _port)| name);
+        let web = Web::new(tls, address.patience, &address.to_string(), host)?;
         Ok(Self { web, bucket, credentials, endpoint })
     }
 

@@ -318,8 +318,8 @@ mod tests {
     #[test]
     fn keys_that_still_hold_are_used_while_nobody_gives_others() {
         let place = tempfile::TempDir::new().expect("a directory");
-        let web =
-            Web::new(tls::configuration(true, None).expect("TLS"), std::time::Duration::ZERO, "x").expect("threads");
+        let web = Web::new(tls::configuration(true, None).expect("TLS"), std::time::Duration::ZERO, "x", "")
+            .expect("threads");
         let file = place.path().join("keys");
         let give = |key: &str, end: &str| {
             let text = format!(r#"{{"Version":1,"AccessKeyId":"{key}","SecretAccessKey":"s","Expiration":"{end}"}}"#);
