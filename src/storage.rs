@@ -22,6 +22,8 @@ mod wire;
 
 use std::ops::Range;
 
+use jiff::Timestamp;
+
 pub use address::SshAddress;
 pub use azure::{AzureAddress, AzureAddressError, AzureStorage};
 pub use error::{StorageError, StorageErrorKind};
@@ -29,7 +31,7 @@ pub use key::{ObjectKey, ObjectKind};
 pub use limit::{LimitedStorage, Limits};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
-pub use s3::{S3Address, S3AddressError, S3Storage};
+pub use s3::{LockMode, ObjectLock, S3Address, S3AddressError, S3Storage};
 pub use serve::{Rights, serve};
 pub use served::ServedStorage;
 pub use sftp::SftpStorage;
@@ -101,6 +103,18 @@ pub trait Storage: Send + Sync {
     /// request, it may be `Ok` for a session, of which everybody wants nothing but that it is gone.
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError>;
 
+    /// Where what is stored is locked against deletion for a time, by anybody: sees to it that no object of `kind` for which
+    /// `is_needed` has less than half of that time left. Gives how many got more. Elsewhere nothing is asked or done.
+    fn extend_locks(&self, _kind: ObjectKind, _is_needed: &dyn Fn(&ObjectKey) -> bool) -> Result<u64, StorageError> {
+        Ok(0)
+    }
+
+    /// Until when an object is locked, so that [`delete`](Self::delete) hides it and gives no space back. None: it isn't, or
+    /// it is not there.
+    fn locked_until(&self, _key: &ObjectKey) -> Result<Option<Timestamp>, StorageError> {
+        Ok(None)
+    }
+
     /// Where this is, for messages: a path or an address, without secrets.
     fn location(&self) -> String;
 
@@ -137,6 +151,12 @@ impl<S: Storage + ?Sized> Storage for std::sync::Arc<S> {
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         (**self).delete(key)
+    }
+    fn extend_locks(&self, kind: ObjectKind, is_needed: &dyn Fn(&ObjectKey) -> bool) -> Result<u64, StorageError> {
+        (**self).extend_locks(kind, is_needed)
+    }
+    fn locked_until(&self, key: &ObjectKey) -> Result<Option<Timestamp>, StorageError> {
+        (**self).locked_until(key)
     }
     fn location(&self) -> String {
         (**self).location()

@@ -209,6 +209,7 @@ fn prune_text(report: &PruneReport) -> String {
 fn pruned(summary: &PruneSummary) -> String {
     let freed = summary.bytes_deleted.saturating_sub(summary.bytes_written);
     let mut text = match summary.packs_deleted {
+        0 if summary.packs_locked > 0 => "No space was freed.\n".to_owned(),
         0 => "Nothing was deleted.\n".to_owned(),
         n => format!(
             "Deleted {}, wrote {} anew: {} freed.\n",
@@ -217,6 +218,17 @@ fn pruned(summary: &PruneSummary) -> String {
             units::size(freed)
         ),
     };
+    if let Some(until) = summary.locked_until {
+        text.push_str(&format!(
+            "{} ({}) deleted and locked: space is taken until {}.\n",
+            number(summary.packs_locked, "pack"),
+            units::size(summary.bytes_locked),
+            local_time(until)
+        ));
+    }
+    if summary.locks_extended > 0 {
+        text.push_str(&format!("{} locked for longer.\n", number(summary.locks_extended, "object")));
+    }
     if summary.packs_spared > 0 {
         text.push_str(&format!(
             "{} stay: what was published meanwhile needs them.\n",

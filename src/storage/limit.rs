@@ -9,6 +9,8 @@ use std::ops::Range;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::{Listed, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError};
 use crate::pipeline;
 
@@ -181,6 +183,12 @@ impl Storage for LimitedStorage {
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         self.ask(|inner| inner.delete(key))
+    }
+    fn extend_locks(&self, kind: ObjectKind, is_needed: &dyn Fn(&ObjectKey) -> bool) -> Result<u64, StorageError> {
+        self.ask(|inner| inner.extend_locks(kind, is_needed))
+    }
+    fn locked_until(&self, key: &ObjectKey) -> Result<Option<Timestamp>, StorageError> {
+        self.ask(|inner| inner.locked_until(key))
     }
     fn location(&self) -> String {
         self.inner.location()

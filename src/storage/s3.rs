@@ -15,6 +15,7 @@
 //!   [`Storage::requests_die_with_sender`] is false here.
 //! - **Deleting** something that is not there is no error for S3; the contract wants one, so a HEAD goes before; but not for
 //!   sessions, with which every run ends.
+//! - **Locks** against deletion: [`lock`].
 //!
 //! What a run that died leaves unfinished of an object in parts is invisible, but paid for: a rule of the bucket should
 //! end it (`docs/src/storage-s3.md`).
@@ -22,11 +23,13 @@
 mod address;
 mod client;
 mod credentials;
+mod lock;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use jiff::Timestamp;
 use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use s3::command::{Command, Multipart};
 use s3::serde_types::{CompleteMultipartUploadData, InitiateMultipartUploadResponse, ListBucketResult, Part};
@@ -38,6 +41,7 @@ use super::{Listed, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError, S
 
 pub use address::{S3Address, S3AddressError};
 pub(super) use address::{endpoint, percent_decoded};
+pub use lock::{LockMode, ObjectLock};
 
 const STORAGE_CLASS: HeaderName = HeaderName::from_static("x-amz-storage-class");
 const CONTENT_TYPE: &str = "application/octet-stream";
@@ -157,7 +161,7 @@ impl S3Storage {
 
     /// The storage class is that of packs: everything else is small, read at once, and deleted soon.
     fn headers(&self, key: &ObjectKey) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+        let mut headers = self.address.lock.map(|lock| lock.headers(key.kind())).unwrap_or_default();
         let class = self.address.storage_class.as_ref().filter(|_| key.kind() == ObjectKind::Pack);
         if let Some(class) = class.and_then(|class| HeaderValue::from_str(class).ok()) {
             headers.insert(STORAGE_CLASS, class);
@@ -173,7 +177,7 @@ impl S3Storage {
             Put::Stored => Ok(true),
             Put::Exists => Err(StorageError::new(StorageErrorKind::Exists, key)),
             Put::Failed(failure) if failure.refusal().is_some_and(Refusal::is_not_implemented) => Ok(false),
-            Put::Failed(failure) => Err(self.error(key, failure)),
+            Put::Failed(failure) => Err(self.lock_error(key, failure)),
         }
     }
 
@@ -198,15 +202,17 @@ impl S3Storage {
     }
 
     fn put_plainly(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        self.put(key, bytes, false).map(drop).map_err(|failure| self.error(key, failure))
+        self.put(key, bytes, false).map(drop).map_err(|failure| self.lock_error(key, failure))
     }
 
     /// Stores an object in parts. It appears when the last request is answered, or never.
     fn put_in_parts(&self, key: &ObjectKey, bytes: &[u8], is_new: bool) -> Result<(), StorageError> {
         let name = self.name(key);
         let begin = Command::InitiateMultipartUpload { content_type: CONTENT_TYPE };
-        let answer =
-            self.client.send_with(&name, &begin, self.headers(key)).map_err(|failure| self.error(key, failure))?;
+        let answer = self
+            .client
+            .send_with(&name, &begin, &self.headers(key))
+            .map_err(|failure| self.lock_error(key, failure))?;
         let upload: InitiateMultipartUploadResponse =
             quick_xml::de::from_str(&String::from_utf8_lossy(&answer.body))
                 .map_err(|cause| self.nonsense(key, "began an upload without naming it").cause(cause))?;
@@ -248,7 +254,7 @@ impl S3Storage {
         if is_new && self.conditions() == Conditions::Honoured {
             headers.insert(IF_NONE_MATCH, HeaderValue::from_static("*"));
         }
-        match self.client.send_with(&self.name(key), &command, headers) {
+        match self.client.send_with(&self.name(key), &command, &headers) {
             // The status was sent before the server was done; what went wrong after it is in the body.
             Ok(answer) if !String::from_utf8_lossy(&answer.body).contains("<Error>") => Ok(()),
             Ok(_) if self.holds(key, bytes)? == Some(true) => Ok(()),
@@ -289,6 +295,32 @@ impl S3Storage {
             let what = format!("{}: {} answered with something else", Subject::List(kind), self.address);
             StorageError::with_message(StorageErrorKind::Other, what).cause(cause)
         })
+    }
+
+    /// Every object of one kind, with the time when it was stored as the server says it.
+    fn rows(&self, kind: ObjectKind) -> Result<Vec<(Listed, String)>, StorageError> {
+        let mut found = Vec::new();
+        let (mut token, mut after) = (None, None);
+        loop {
+            let page = self.page(kind, token, after)?;
+            let last = page.contents.last().map(|object| object.key.clone());
+            for object in page.contents {
+                let key = self.address.path(&object.key).and_then(ObjectKey::from_path);
+                let row = key.filter(|key| key.kind() == kind).map(|key| Listed { key, len: object.size });
+                found.extend(row.map(|row| (row, object.last_modified)));
+            }
+            if !page.is_truncated {
+                break;
+            }
+            // Not every server says where a list goes on; behind its last key it does.
+            token = page.next_continuation_token.filter(|token| !token.is_empty());
+            after = last.filter(|_| token.is_none());
+            if token.is_none() && after.is_none() {
+                let what = format!("{}: {} cut it short", Subject::List(kind), self.address);
+                return Err(StorageError::with_message(StorageErrorKind::Other, what));
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -369,26 +401,7 @@ impl Storage for S3Storage {
     }
 
     fn list(&self, kind: ObjectKind) -> Result<Vec<Listed>, StorageError> {
-        let mut found = Vec::new();
-        let (mut token, mut after) = (None, None);
-        loop {
-            let page = self.page(kind, token, after)?;
-            let last = page.contents.last().map(|object| object.key.clone());
-            for object in page.contents {
-                let key = self.address.path(&object.key).and_then(ObjectKey::from_path);
-                found.extend(key.filter(|key| key.kind() == kind).map(|key| Listed { key, len: object.size }));
-            }
-            if !page.is_truncated {
-                break;
-            }
-            // Not every server says where a list goes on; behind its last key it does.
-            token = page.next_continuation_token.filter(|token| !token.is_empty());
-            after = last.filter(|_| token.is_none());
-            if token.is_none() && after.is_none() {
-                let what = format!("{}: {} cut it short", Subject::List(kind), self.address);
-                return Err(StorageError::with_message(StorageErrorKind::Other, what));
-            }
-        }
+        let mut found: Vec<Listed> = self.rows(kind)?.into_iter().map(|(row, _)| row).collect();
         found.sort_unstable();
         found.dedup();
         Ok(found)
@@ -400,6 +413,14 @@ impl Storage for S3Storage {
         }
         let answer = self.client.send(&self.name(key), &Command::DeleteObject);
         answer.map(drop).map_err(|failure| self.error(key, failure))
+    }
+
+    fn extend_locks(&self, kind: ObjectKind, is_needed: &dyn Fn(&ObjectKey) -> bool) -> Result<u64, StorageError> {
+        self.extend(kind, is_needed)
+    }
+
+    fn locked_until(&self, key: &ObjectKey) -> Result<Option<Timestamp>, StorageError> {
+        self.end_of_lock(key)
     }
 
     fn location(&self) -> String {

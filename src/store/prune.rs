@@ -12,6 +12,7 @@ pub(super) use self::segments::unlist;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 pub use self::decide::{Allowance, Decision, decide};
@@ -45,18 +46,39 @@ pub struct PruneSummary {
     /// What was decided.
     #[serde(flatten)]
     pub decision: Decision,
-    /// Packs that were deleted.
+    /// Packs that were deleted and gave their space back.
     pub packs_deleted: u64,
     /// Their bytes.
     pub bytes_deleted: u64,
     /// Bytes of the packs that were written instead.
     pub bytes_written: u64,
+    /// Packs that were deleted and take space all the same until their locks end.
+    pub packs_locked: u64,
+    /// Their bytes.
+    pub bytes_locked: u64,
+    /// When the last of these locks ends.
+    pub locked_until: Option<Timestamp>,
+    /// Objects that are needed and whose locks got more time.
+    pub locks_extended: u64,
     /// Packs that were to go and stay, because something that was published meanwhile needs them.
     pub packs_spared: u64,
     /// Writers that were still running when waiting for them ended: what was to be deleted stays for the next time.
     pub writers_waited_for: Vec<String>,
     /// Index segments that were joined.
     pub segments_joined: u64,
+}
+
+impl PruneSummary {
+    /// A pack was deleted, and takes its space until a lock ends, if there is one.
+    fn count(&mut self, len: u64, locked_until: Option<Timestamp>) {
+        let (packs, bytes) = match locked_until {
+            Some(_) => (&mut self.packs_locked, &mut self.bytes_locked),
+            None => (&mut self.packs_deleted, &mut self.bytes_deleted),
+        };
+        *packs += 1;
+        *bytes += len;
+        self.locked_until = self.locked_until.max(locked_until);
+    }
 }
 
 /// Tells a [`Liveness`] of everything that the snapshots refer to which it was not told of before.
@@ -112,6 +134,8 @@ pub fn run(
     session::list_living(repository, context)?;
     segments::unlist_lost(repository, context)?;
     run.summary.segments_joined = segments::join(repository, context)?;
+    let on_their_way = if goes_on { HashSet::new() } else { decision.drop.into_iter().collect() };
+    run.extend_locks(&on_their_way)?;
     Ok(run.summary)
 }
 
@@ -240,12 +264,22 @@ impl Run<'_> {
         unlist(self.repository, &ids, self.context)?;
         for (id, len) in doomed {
             self.context.go_on()?;
+            let locked_until = self.repository.storage().locked_until(&ObjectKey::Pack(*id))?;
             self.deletes = true;
             delete(self.repository, &ObjectKey::Pack(*id))?;
-            self.summary.packs_deleted += 1;
-            self.summary.bytes_deleted += len;
+            self.summary.count(*len, locked_until);
         }
         self.repository.index().remove_packs(&ids)
+    }
+
+    /// Sees to it that what is left stays locked, where it is: all of it is needed, but for packs `on_their_way` out.
+    fn extend_locks(&mut self, on_their_way: &HashSet<PackId>) -> Result<()> {
+        let is_needed = |key: &ObjectKey| !matches!(key, ObjectKey::Pack(id) if on_their_way.contains(id));
+        for kind in ObjectKind::ALL {
+            self.context.go_on()?;
+            self.summary.locks_extended += self.repository.storage().extend_locks(kind, &is_needed)?;
+        }
+        Ok(())
     }
 
     /// Takes the own list back.

@@ -138,6 +138,46 @@ fn a_night_over_tls_with_an_authority_of_ones_own() {
 }
 
 #[test]
+fn a_prune_tells_what_stays_locked_and_gives_what_is_needed_more_time() {
+    let server = S3Server::start();
+    server.keep_locks();
+    let host = Host::of(server.location("x") + "&lock=governance&lock_for=30d");
+    host.make_tree();
+    host.must(&["init"]);
+    host.must(&["backup", "tree"]);
+    std::fs::write(host.path("tree/large"), noise(8, 30_000_000)).unwrap();
+    host.must(&["backup", "tree"]);
+    let objects = all_files(&server.directory());
+    let month_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(29 * 86_400);
+    let tomorrow = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24)).to_string();
+    for object in &objects {
+        server.make_old(object, month_ago, &tomorrow);
+    }
+    let said = host.must(&["forget", "--keep-last", "1", "--prune"]);
+    assert!(said.contains("deleted and locked: space is taken until") && said.contains("locked for longer"), "{said}");
+    assert!(said.contains("No space was freed."), "{said}");
+    let left = all_files(&server.directory());
+    let is_fresh = |object: &String| server.lock(object).is_some_and(|lock| lock.until > tomorrow);
+    assert!(left.len() > 5 && left.len() < objects.len() + 3 && left.iter().all(is_fresh), "{left:?}");
+    let report = host.must(&["prune", "--json"]);
+    assert!(report.contains("\"locks_extended\":0") && report.contains("\"locked_until\":null"), "{report}");
+    host.must(&["check", "--read-data"]);
+}
+
+/// Paths from the bucket on.
+fn all_files(bucket: &Path) -> Vec<String> {
+    fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { collect(&path, found) } else { found.push(path) }
+        }
+    }
+    let mut found = Vec::new();
+    collect(bucket, &mut found);
+    found.iter().map(|path| path.strip_prefix(bucket).unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+#[test]
 fn a_night_elsewhere() {
     let Ok(location) = std::env::var("COMPLINE_TEST_S3") else {
         println!("SKIPPED: COMPLINE_TEST_S3 names no server (tests/ceph starts one)");

@@ -286,6 +286,118 @@ fn a_long_object_whose_answer_is_lost_is_not_sent_in_vain_again() {
     assert!(*storage.get(&pack(3)).unwrap() == content[..]);
 }
 
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A time so many days from now, as a lock has it.
+fn days(count: i64) -> String {
+    let time = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * count);
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[test]
+fn what_a_restore_needs_is_locked_when_it_is_stored_and_what_goes_with_a_run_is_not() {
+    let server = S3Server::start();
+    server.keep_locks();
+    let storage = storage_at(&(server.location("x") + "&lock=compliance&lock_for=30d&part_size=5MiB"));
+    let least = days(30);
+    for key in one_of_each() {
+        storage.put_new(&key, b"x").unwrap();
+    }
+    storage.put_new(&pack(9), &vec![9; 6 << 20]).unwrap();
+    for key in one_of_each().into_iter().chain([pack(9)]) {
+        let lock = server.lock(&format!("x/{}", key.path()));
+        if matches!(key.kind(), ObjectKind::Session | ObjectKind::Retired) {
+            assert_eq!((lock, storage.locked_until(&key).unwrap()), (None, None), "{key}");
+            continue;
+        }
+        // An object in parts is locked by the request that began it, which has another query.
+        let lock = lock.unwrap();
+        assert!(lock.mode == "COMPLIANCE" && least <= lock.until && lock.until <= days(31), "{key}: {lock:?}");
+        assert_eq!(storage.locked_until(&key).unwrap(), Some(lock.until.parse().unwrap()), "{key}");
+    }
+    assert_eq!(storage.locked_until(&pack(7)).unwrap(), None, "there is no such pack");
+    let unlocked = storage_in(&server);
+    assert_eq!((unlocked.locked_until(&pack(9)).unwrap(), unlocked.requests().all()), (None, 0));
+}
+
+#[test]
+fn locks_of_what_is_needed_are_extended_in_their_second_half_and_nothing_else_is_asked_for() {
+    let server = S3Server::start();
+    server.keep_locks();
+    let storage = storage_at(&(server.location("x") + "&lock=governance&lock_for=30d"));
+    let path = |number: u8| format!("x/{}", pack(number).path());
+    for number in 0..6 {
+        storage.put_new(&pack(number), b"x").unwrap();
+    }
+    let stored_at = std::time::SystemTime::now() - 20 * DAY;
+    server.make_old(&path(1), stored_at, &days(10));
+    server.make_old(&path(2), stored_at, &days(20));
+    server.make_old(&path(3), stored_at, &days(10));
+    server.make_old(&path(4), stored_at, &days(-1));
+    let _stored = server.take_requests();
+    let is_needed = |key: &ObjectKey| *key != pack(3);
+    assert_eq!(storage.extend_locks(ObjectKind::Pack, &is_needed).unwrap(), 2);
+    let requests: Vec<String> = server.take_requests().into_iter().map(|seen| seen.method).collect();
+    let count = |method: &str| requests.iter().filter(|asked| *asked == method).count();
+    assert_eq!((count("GET"), count("HEAD"), count("PUT")), (1, 3, 2), "{requests:?}");
+    let days_left = [30, 30, 20, 10, 30, 30];
+    for (number, left) in (0..).zip(days_left) {
+        let until = server.lock(&path(number)).unwrap().until;
+        assert!(days(left - 1) < until && until <= days(left + 1), "{number}: {until}");
+    }
+    assert_eq!(storage.extend_locks(ObjectKind::Pack, &is_needed).unwrap(), 0, "once is enough");
+    assert_eq!(storage.extend_locks(ObjectKind::Session, &is_needed).unwrap(), 0);
+    // The stricter lock stays one.
+    let strict = storage_at(&(server.location("x") + "&lock=compliance&lock_for=60d"));
+    strict.put_new(&pack(6), b"x").unwrap();
+    server.make_old(&path(6), stored_at, &days(1));
+    assert_eq!(storage.extend_locks(ObjectKind::Pack, &|key| *key == pack(6)).unwrap(), 1);
+    assert_eq!(server.lock(&path(6)).unwrap().mode, "COMPLIANCE");
+}
+
+#[test]
+fn a_bucket_without_locks_is_told_when_one_is_wanted() {
+    let server = S3Server::start();
+    let storage = storage_at(&(server.location("x") + "&lock=governance&lock_for=30d"));
+    let error = storage.put_new(&config(), b"x").unwrap_err();
+    assert!(error.hint().unwrap().contains("object lock"), "{error}");
+    assert_eq!(storage.len(&config()).unwrap_err().kind(), StorageErrorKind::NotFound);
+}
+
+/// As `COMPLINE_TEST_S3`, in a bucket with object lock.
+#[test]
+fn locks_hold_elsewhere() {
+    let Ok(location) = std::env::var("COMPLINE_TEST_S3_LOCKED") else {
+        println!("SKIPPED: COMPLINE_TEST_S3_LOCKED names no bucket (tests/ceph makes one)");
+        return;
+    };
+    let name = tempfile::TempDir::new().unwrap().path().file_name().unwrap().to_str().unwrap().to_owned();
+    let open = |options: &str| {
+        let mut address = address(&(location.clone() + options));
+        address.prefix = format!("{}/{}", address.prefix, name.trim_start_matches('.'));
+        S3Storage::open(&address).unwrap()
+    };
+    let storage = open("&lock=governance&lock_for=3s");
+    for key in one_of_each() {
+        storage.put_new(&key, b"x").unwrap();
+        let is_locked = storage.locked_until(&key).unwrap().is_some();
+        assert_eq!(is_locked, !matches!(key.kind(), ObjectKind::Session | ObjectKind::Retired), "{key}");
+    }
+    let before = storage.locked_until(&config()).unwrap();
+    let started = Instant::now();
+    while storage.extend_locks(ObjectKind::Config, &|_| true).unwrap() == 0 {
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
+    assert!(storage.locked_until(&config()).unwrap() > before);
+    let storage = open("&lock=compliance&lock_for=1d");
+    storage.put_new(&pack(9), &vec![9; 100_000]).unwrap();
+    let until = storage.locked_until(&pack(9)).unwrap().unwrap();
+    assert!(until > jiff::Timestamp::now() + jiff::SignedDuration::from_hours(23));
+    storage.delete(&pack(9)).unwrap();
+    assert_eq!(storage.get(&pack(9)).map(drop).unwrap_err().kind(), StorageErrorKind::NotFound, "it is hidden");
+    storage.put_new(&pack(9), b"another version").unwrap();
+}
+
 #[test]
 fn a_bucket_is_named_by_the_host_where_the_location_says_so() {
     let server = S3Server::start_with_hosts();

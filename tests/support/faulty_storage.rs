@@ -123,6 +123,12 @@ impl Storage for FaultyStorage {
         self.hit_the_end.fetch_or(is_end, Ordering::SeqCst);
         self.call(false, || self.objects.delete(key))
     }
+    fn extend_locks(&self, kind: ObjectKind, is_needed: &dyn Fn(&ObjectKey) -> bool) -> Result<u64, StorageError> {
+        self.call(false, || self.objects.extend_locks(kind, is_needed))
+    }
+    fn locked_until(&self, key: &ObjectKey) -> Result<Option<jiff::Timestamp>, StorageError> {
+        self.call(true, || self.objects.locked_until(key))
+    }
     fn location(&self) -> String {
         "memory with a fault".to_owned()
     }

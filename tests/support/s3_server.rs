@@ -5,9 +5,11 @@
 //! so that a condition holds, as it does with the servers that it stands for.
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -57,8 +59,19 @@ pub enum Instead {
 
 type Rule = Box<dyn FnMut(&Seen) -> Option<Instead> + Send>;
 
+/// Locks of objects by path, as the headers have them: `s3s-fs` knows none.
+type Locks = BTreeMap<String, Lock>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    pub mode: String,
+    pub until: String,
+}
+
 #[derive(Default)]
 struct State {
+    keeps_locks: AtomicBool,
+    locks: Mutex<Locks>,
     connections: AtomicU64,
     requests: Mutex<Vec<Seen>>,
     rule: Mutex<Option<Rule>>,
@@ -154,6 +167,24 @@ impl S3Server {
         *self.state.rule.lock().unwrap() = None;
     }
 
+    /// As a bucket that was created with object lock. Versions are no part of it: what is deleted is gone.
+    pub fn keep_locks(&self) {
+        self.state.keeps_locks.store(true, Ordering::SeqCst);
+    }
+
+    /// The lock of the object at `path`, which begins at the bucket.
+    pub fn lock(&self, path: &str) -> Option<Lock> {
+        self.state.locks.lock().unwrap().get(&format!("/{BUCKET}/{path}")).cloned()
+    }
+
+    /// As if the object had been stored at another time, and been locked until another time.
+    pub fn make_old(&self, path: &str, stored_at: SystemTime, until: &str) {
+        let file = std::fs::File::options().append(true).open(self.directory().join(path)).unwrap();
+        file.set_modified(stored_at).unwrap();
+        let mut locks = self.state.locks.lock().unwrap();
+        until.clone_into(&mut locks.get_mut(&format!("/{BUCKET}/{path}")).unwrap().until);
+    }
+
     /// As a server that has never heard of `If-None-Match`.
     pub fn ignore_conditions(&self) {
         self.state.ignores_conditions.store(true, Ordering::SeqCst);
@@ -212,6 +243,13 @@ async fn serve(
         Some(Instead::Refuse(status, code)) => return Ok(refusal(status, code)),
         Some(Instead::LoseAnswer | Instead::CutShort) | None => {}
     }
+    let asked = Asked::of(&request);
+    if let Some(answer) = state.refuse_lock(&asked) {
+        return Ok(answer);
+    }
+    if asked.is_about_lock() {
+        return Ok(state.change_lock(&asked, Body::from(request.into_body())).await);
+    }
     if state.ignores_conditions.load(Ordering::SeqCst) {
         return Ok(unconditional(request, service, state).await);
     }
@@ -220,10 +258,78 @@ async fn serve(
     let answer =
         service.call(request.map(Body::from)).await.map_err(|error| std::io::Error::other(format!("{error:?}")))?;
     drop(guard);
+    let answer = state.with_lock(&asked, answer);
     match instead {
         Some(Instead::LoseAnswer) => Err(std::io::Error::other("answer lost")),
         Some(Instead::CutShort) => Ok(answer.map(|_| Body::from("o".to_owned()))),
         _ => Ok(answer),
+    }
+}
+
+/// What locks are about in a request.
+struct Asked {
+    method: Method,
+    path: String,
+    query: String,
+    lock: Option<Lock>,
+}
+
+impl Asked {
+    fn of(request: &Request<Incoming>) -> Self {
+        let header = |name: &str| Some(request.headers().get(name)?.to_str().unwrap().to_owned());
+        let lock = header("x-amz-object-lock-mode").zip(header("x-amz-object-lock-retain-until-date"));
+        Self {
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            query: request.uri().query().unwrap_or_default().to_owned(),
+            lock: lock.map(|(mode, until)| Lock { mode, until }),
+        }
+    }
+
+    fn is_about_lock(&self) -> bool {
+        self.query.trim_end_matches('=') == "retention"
+    }
+}
+
+impl State {
+    /// What a bucket without object lock says.
+    fn refuse_lock(&self, asked: &Asked) -> Option<Response<Body>> {
+        let is_lock = asked.lock.is_some() || asked.is_about_lock();
+        (is_lock && !self.keeps_locks.load(Ordering::SeqCst)).then(|| refusal(400, "InvalidRequest"))
+    }
+
+    /// A put of `?retention`. Nobody makes a lock shorter.
+    async fn change_lock(&self, asked: &Asked, mut body: Body) -> Response<Body> {
+        let text = String::from_utf8(body.store_all_limited(1 << 16).await.unwrap().to_vec()).unwrap();
+        let inside = |name: &str| {
+            let rest = text.split(&format!("<{name}>")).nth(1).unwrap();
+            rest.split('<').next().unwrap().to_owned()
+        };
+        let lock = Lock { mode: inside("Mode"), until: inside("RetainUntilDate") };
+        let mut locks = self.locks.lock().unwrap();
+        if locks.get(&asked.path).is_some_and(|present| present.until > lock.until) {
+            return refusal(403, "AccessDenied");
+        }
+        locks.insert(asked.path.clone(), lock);
+        Response::new(Body::empty())
+    }
+
+    /// Keeps the lock of what was stored, and tells that of what is asked for.
+    fn with_lock(&self, asked: &Asked, mut answer: Response<Body>) -> Response<Body> {
+        let mut locks = self.locks.lock().unwrap();
+        if !answer.status().is_success() {
+            return answer;
+        }
+        match asked.lock.clone() {
+            Some(lock) => drop(locks.insert(asked.path.clone(), lock)),
+            None if asked.method == Method::DELETE => drop(locks.remove(&asked.path)),
+            None => {}
+        }
+        if let Some(lock) = locks.get(&asked.path).filter(|_| asked.method == Method::HEAD) {
+            answer.headers_mut().insert("x-amz-object-lock-mode", lock.mode.parse().unwrap());
+            answer.headers_mut().insert("x-amz-object-lock-retain-until-date", lock.until.parse().unwrap());
+        }
+        answer
     }
 }
 

@@ -369,6 +369,12 @@ impl Storage for Line {
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         self.change(&Change::Delete(*key))
     }
+    fn extend_locks(&self, kind: ObjectKind, is_needed: &dyn Fn(&ObjectKey) -> bool) -> Result<u64, StorageError> {
+        self.read(|objects| objects.extend_locks(kind, is_needed))
+    }
+    fn locked_until(&self, key: &ObjectKey) -> Result<Option<jiff::Timestamp>, StorageError> {
+        self.read(|objects| objects.locked_until(key))
+    }
     fn location(&self) -> String {
         "memory in bad weather".to_owned()
     }

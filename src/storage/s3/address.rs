@@ -7,12 +7,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::lock::{self, LockMode, ObjectLock};
 use crate::settings::did_you_mean;
 use crate::units;
 
 /// What may stand behind the question mark.
-const OPTIONS: [&str; 8] =
-    ["ca", "endpoint", "part_size", "path_style", "patience", "profile", "region", "storage_class"];
+const OPTIONS: [&str; 10] =
+    ["ca", "endpoint", "lock", "lock_for", "part_size", "path_style", "patience", "profile", "region", "storage_class"];
 
 /// How long a request that fails is tried again.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -41,6 +42,8 @@ pub struct S3Address {
     pub ca: Option<PathBuf>,
     /// The storage class of new packs.
     pub storage_class: Option<String>,
+    /// How what is stored is locked against deletion.
+    pub lock: Option<ObjectLock>,
     /// The profile in the shared files of AWS.
     pub profile: Option<String>,
     /// Objects that are longer are sent in parts of this length.
@@ -77,7 +80,7 @@ impl S3AddressError {
                 "Give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in ~/.aws/credentials with profile=NAME"
             }
             Self::UnknownOption(_) => {
-                "It knows ca, endpoint, part_size, path_style, patience, profile, region and storage_class"
+                "It knows ca, endpoint, lock, lock_for, part_size, path_style, patience, profile, region and storage_class"
             }
             Self::Option(..) => "docs/src/storage-s3.md has all options; quote the location in a shell: it has & in it",
         }
@@ -96,6 +99,7 @@ impl S3Address {
             path_style: None,
             ca: None,
             storage_class: None,
+            lock: None,
             profile: None,
             part_len: PART_LEN,
             patience: PATIENCE,
@@ -119,21 +123,23 @@ impl S3Address {
         }
         let prefix = prefix.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
         let mut address = Self::new(bucket, &prefix);
+        let (mut mode, mut term) = (None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            address.set(name, value)?;
+            let name = OPTIONS.into_iter().find(|known| *known == name).ok_or_else(|| unknown(name))?;
+            let value = percent_decoded(value).ok_or(S3AddressError::Option(name, "is not text"))?;
+            match name {
+                _ if value.is_empty() => return Err(S3AddressError::Option(name, "is empty")),
+                "lock" => mode = Some(lock_mode(&value)?),
+                "lock_for" => term = Some(lock_term(&value)?),
+                _ => address.set(name, value)?,
+            }
         }
+        address.lock = lock(mode, term)?;
         Ok(address)
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<(), S3AddressError> {
-        let Some(name) = OPTIONS.into_iter().find(|known| *known == name) else {
-            return Err(unknown(name));
-        };
-        let value = percent_decoded(value).ok_or(S3AddressError::Option(name, "is not text"))?;
-        if value.is_empty() {
-            return Err(S3AddressError::Option(name, "is empty"));
-        }
+    fn set(&mut self, name: &'static str, value: String) -> Result<(), S3AddressError> {
         match name {
             "ca" => self.ca = Some(PathBuf::from(value)),
             "endpoint" => self.endpoint = Some(endpoint(&value)?),
@@ -180,6 +186,8 @@ impl fmt::Display for S3Address {
             ("path_style", self.path_style.map(|flag| flag.to_string())),
             ("ca", self.ca.as_ref().map(|path| path.display().to_string())),
             ("storage_class", self.storage_class.clone()),
+            ("lock", self.lock.map(|lock| lock.mode.name().to_owned())),
+            ("lock_for", self.lock.map(|lock| units::duration_exact(lock.term))),
             ("profile", self.profile.clone()),
             ("part_size", (self.part_len != PART_LEN).then(|| units::size_exact(self.part_len))),
             ("patience", (self.patience != PATIENCE).then(|| format!("{}ms", self.patience.as_millis()))),
@@ -221,6 +229,26 @@ fn part_len(text: &str) -> Result<u64, S3AddressError> {
     len.ok_or(S3AddressError::Option("part_size", "is no size from 5MiB to 5GiB"))
 }
 
+fn lock_mode(text: &str) -> Result<LockMode, S3AddressError> {
+    LockMode::parse(text).ok_or(S3AddressError::Option("lock", "is neither governance nor compliance"))
+}
+
+fn lock_term(text: &str) -> Result<Duration, S3AddressError> {
+    let term = units::parse_duration(text).filter(|term| !term.is_zero() && *term <= lock::TERM_MAX);
+    term.ok_or(S3AddressError::Option("lock_for", "is no time; write 30d or 12h"))
+}
+
+fn lock(mode: Option<LockMode>, term: Option<Duration>) -> Result<Option<ObjectLock>, S3AddressError> {
+    match (mode, term) {
+        (Some(mode), Some(term)) => Ok(Some(ObjectLock { mode, term })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(S3AddressError::Option("lock", "needs lock_for=TIME beside it")),
+        (None, Some(_)) => {
+            Err(S3AddressError::Option("lock_for", "needs lock=governance or lock=compliance beside it"))
+        }
+    }
+}
+
 fn flag(text: &str) -> Result<bool, S3AddressError> {
     text.parse().map_err(|_| S3AddressError::Option("path_style", "is neither true nor false"))
 }
@@ -252,12 +280,15 @@ mod tests {
     #[test]
     fn an_address_says_all_it_was_told_and_can_be_read_again() {
         let text = "backups/compline//shop/?endpoint=https%3A%2F%2Frgw.example:8443/&region=default&path_style=true\
-                    &ca=/etc/ca%26b.pem&storage_class=STANDARD_IA&profile=backup&part_size=16MiB&patience=30s";
+                    &ca=/etc/ca%26b.pem&storage_class=STANDARD_IA&profile=backup&part_size=16MiB&patience=30s\
+                    &lock=compliance&lock_for=30d";
         let address = S3Address::parse(text).expect("it parses");
         assert_eq!((address.bucket.as_str(), address.prefix.as_str()), ("backups", "compline/shop"));
         assert_eq!(address.endpoint.as_deref(), Some("https://rgw.example:8443"));
         assert_eq!(address.ca, Some(PathBuf::from("/etc/ca&b.pem")));
         assert_eq!(address.part_len, 16 << 20);
+        let term = Duration::from_secs(30 * 86_400);
+        assert_eq!(address.lock, Some(ObjectLock { mode: LockMode::Compliance, term }));
         let shown = address.to_string();
         assert_eq!(S3Address::parse(shown.strip_prefix("s3://").expect("its scheme")), Ok(address));
     }
@@ -284,8 +315,21 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_and_secrets_are_never_repeated() {
-        for text in ["", "/prefix", "-x", "a b", "?region=x", "bucket?path_style=yes", "b?endpoint=ftp://x", "b?region"]
-        {
+        for text in [
+            "",
+            "/prefix",
+            "-x",
+            "a b",
+            "?region=x",
+            "bucket?path_style=yes",
+            "b?endpoint=ftp://x",
+            "b?region",
+            "b?lock=compliance",
+            "b?lock_for=1d",
+            "b?lock=strict&lock_for=1d",
+            "b?lock=compliance&lock_for=0s",
+            "b?lock=compliance&lock_for=200000d",
+        ] {
             S3Address::parse(text).expect_err(text);
         }
         for text in

@@ -74,14 +74,24 @@ impl Client {
 
     /// Sends `command` for the object at `key`, again if need be, and waits for the answer.
     pub(super) fn send(&self, key: &str, command: &Command<'_>) -> Result<Answer, Failure> {
-        self.send_with(key, command, HeaderMap::new())
+        self.send_with(key, command, &HeaderMap::new())
     }
 
     /// The same with headers that `command` has no room for.
-    pub(super) fn send_with(&self, key: &str, command: &Command<'_>, headers: HeaderMap) -> Result<Answer, Failure> {
+    pub(super) fn send_with(&self, key: &str, command: &Command<'_>, headers: &HeaderMap) -> Result<Answer, Failure> {
+        self.send_by(key, command, &|bucket| bucket.extra_headers_mut().extend(headers.clone()))
+    }
+
+    /// The same about something that belongs to the object.
+    pub(super) fn send_about(&self, part: &str, key: &str, command: &Command<'_>) -> Result<Answer, Failure> {
+        self.send_by(key, command, &|bucket| bucket.add_query(part, ""))
+    }
+
+    fn send_by(&self, key: &str, command: &Command<'_>, dress: &dyn Fn(&mut Bucket)) -> Result<Answer, Failure> {
         self.web.send(&|| {
             let impossible = |cause: s3::error::S3Error| Silence::Impossible(cause.into());
-            let bucket = self.bucket(headers.clone())?;
+            let mut bucket = self.bucket()?;
+            dress(&mut bucket);
             self.web.wait_for(async {
                 let request = ReqwestRequest::new(&bucket, key, command.clone()).await.map_err(impossible)?;
                 let headers = request.headers().await.map_err(impossible)?;
@@ -100,14 +110,13 @@ impl Client {
     }
 
     /// The bucket, as somebody sees it whose keys hold now.
-    fn bucket(&self, headers: HeaderMap) -> Result<Bucket, Silence> {
+    fn bucket(&self) -> Result<Bucket, Silence> {
         let keys = self.credentials.keys(&self.web, SystemClock.now()).map_err(Silence::Unsigned)?;
         let token = keys.token.as_ref().map(|token| token.as_str());
         let (access_key, secret_key) = (Some(keys.access_key.as_str()), Some(keys.secret_key.as_str()));
         let keys = s3::creds::Credentials::new(access_key, secret_key, None, token, None);
         let keys = keys.map_err(|cause| Silence::Impossible(cause.into()))?;
-        let bucket = self.bucket.with_extra_headers(headers);
-        let mut bucket = bucket.map_err(|cause| Silence::Impossible(cause.into()))?;
+        let mut bucket = self.bucket.clone();
         bucket.set_credentials(keys);
         Ok(bucket)
     }

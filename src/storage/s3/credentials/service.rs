@@ -195,7 +195,7 @@ impl Machine {
         let roles = ask("meta-data/iam/security-credentials/")?;
         let role = roles.lines().next().map(str::trim).filter(|role| !role.is_empty());
         let role = role.ok_or("the machine has no role")?;
-        keys(&*ask(&format!("meta-data/iam/security-credentials/{role}"))?)
+        keys(&ask(&format!("meta-data/iam/security-credentials/{role}"))?)
     }
 }
 
