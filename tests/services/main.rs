@@ -12,6 +12,8 @@
 #[path = "../support/stage.rs"]
 mod stage;
 
+mod host;
+mod hosts;
 mod postgres;
 mod postgres_server;
 mod s3;

@@ -396,6 +396,24 @@ fn locks_hold_elsewhere() {
     storage.delete(&pack(9)).unwrap();
     assert_eq!(storage.get(&pack(9)).map(drop).unwrap_err().kind(), StorageErrorKind::NotFound, "it is hidden");
     storage.put_new(&pack(9), b"another version").unwrap();
+    let (endpoint, bucket) = (address(&location).endpoint.unwrap(), address(&location).bucket);
+    let versions = asked(&format!("{endpoint}/{bucket}?versions="), &[]);
+    let (_, ours) = versions.split_once(&pack(9).path()).unwrap();
+    let version = ours.split_once("<VersionId>").unwrap().1.split('<').next().unwrap();
+    let path = versions.split("<Key>").find(|key| key.contains(&pack(9).path())).unwrap().split('<').next().unwrap();
+    let answer = asked(&format!("{endpoint}/{bucket}/{path}?versionId={version}"), &["-X", "DELETE"]);
+    assert!(answer.contains("AccessDenied"), "whoever has the key of the bucket can't delete a version: {answer}");
+}
+
+/// What the server answers to curl, which signs with the keys of the environment.
+fn asked(url: &str, more: &[&str]) -> String {
+    let key = |name: &str| std::env::var(name).unwrap();
+    let user = format!("{}:{}", key("AWS_ACCESS_KEY_ID"), key("AWS_SECRET_ACCESS_KEY"));
+    // curl signs by itself, but for the hash of nothing.
+    let nothing = "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["-s", "--aws-sigv4", "aws:amz:default:s3", "-H", nothing, "-u", &user]).args(more).arg(url);
+    String::from_utf8(curl.output().unwrap().stdout).unwrap()
 }
 
 #[test]
