@@ -12,6 +12,12 @@
 #[path = "../support/stage.rs"]
 mod stage;
 
+mod azure;
+#[path = "../support/azurite.rs"]
+mod azurite;
+mod copies;
+#[path = "../support/gate.rs"]
+mod gate;
 mod host;
 mod hosts;
 mod postgres;

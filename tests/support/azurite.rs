@@ -1,6 +1,8 @@
 //! Azurite, Microsoft's stand-in for Azure Blob Storage, on a free port of the loopback with a directory of its own. There is
 //! no other server of that protocol. `tests/run` installs it where there is npm.
 
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -54,8 +56,17 @@ impl Azurite {
 
     /// A place in `container` for LOCATION.
     pub fn location(&self, container: &str, prefix: &str) -> String {
-        format!("azblob://{container}/{prefix}?endpoint=http://127.0.0.1:{}/{ACCOUNT}&patience=5s", self.port)
+        location_by(self.port, container, prefix)
     }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// The same, reached through `port`.
+pub fn location_by(port: u16, container: &str, prefix: &str) -> String {
+    format!("azblob://{container}/{prefix}?endpoint=http://127.0.0.1:{port}/{ACCOUNT}&patience=5s")
 }
 
 impl Drop for Azurite {
