@@ -114,6 +114,25 @@ fn a_night_elsewhere() {
     night(&elsewhere(&location), &mut || ());
 }
 
+#[test]
+fn what_is_wrong_is_told_elsewhere() {
+    let Ok(location) = std::env::var("COMPLINE_TEST_S3") else {
+        println!("SKIPPED: COMPLINE_TEST_S3 names no server (tests/ceph starts one)");
+        return;
+    };
+    let mut host = elsewhere(&location);
+    host.must(&["init"]);
+    let (right, (_, bucket)) = (host.location.clone(), host.location.split_once("s3://").unwrap());
+    let bucket = bucket.split('/').next().unwrap().to_owned();
+    host.location = right.replacen(&bucket, "no-such-bucket-of-anybody", 1);
+    host.run(&["snapshots"]).fails(1, &["there is no bucket no-such", "Create the bucket", "[C-0030]"]);
+    host.location = right;
+    host.variables[1].1 = "wrong".to_owned();
+    host.run(&["snapshots"]).fails(1, &["secret key", "AWS_SECRET_ACCESS_KEY", "[C-0030]"]);
+    host.variables[0].1 = "NOBODY".to_owned();
+    host.run(&["snapshots"]).fails(1, &["access key", "AWS_ACCESS_KEY_ID", "[C-0030]"]);
+}
+
 /// As the bucket of `COMPLINE_TEST_S3_LOCKED`, whose objects can't be deleted by anybody.
 #[test]
 fn a_night_in_a_bucket_with_locks_elsewhere() {
@@ -212,11 +231,42 @@ fn what_is_wrong_is_told_with_a_code_and_what_to_do() {
     host.variables = keys();
     let right = host.location.clone();
     host.location = right.replace("/x?", "/empty?");
-    assert_eq!(host.run(&["snapshots"]).code, 10, "no repository there");
-    server.set_rule(|_| Some(Instead::Refuse(404, "NoSuchBucket")));
-    let outcome = host.run(&["snapshots"]);
-    assert_eq!(outcome.code, 1);
-    assert!(outcome.stderr.contains("there is no bucket backups"), "{}", outcome.stderr);
+    host.run(&["snapshots"]).fails(10, &["There is no repository"]);
+    host.location = right.replace("s3://backups/", "s3://nowhere/");
+    // s3s-fs, asked for an object, says that the object is missing; servers say that the bucket is.
+    host.run(&["init"]).fails(1, &["there is no bucket nowhere", "Create the bucket", "[C-0030]"]);
+    host.location = right;
+    for (status, code, what, advice) in [
+        (403, "RequestTimeTooSkewed", "the clock of this machine differs", "NTP"),
+        (400, "ExpiredToken", "the session token has expired", "AWS_ACCESS_KEY_ID"),
+    ] {
+        server.set_rule(move |_| Some(Instead::Refuse(status, code)));
+        host.run(&["backup", "tree"]).fails(1, &[what, advice, "[C-0030]"]);
+    }
+    server.clear_rule();
+    host.must(&["backup", "tree"]);
+}
+
+#[test]
+fn a_quota_that_is_used_up_is_told_and_the_next_run_goes_on_when_there_is_room() {
+    let server = S3Server::start();
+    let host = host_at(server.location("x"));
+    host.make_tree();
+    host.must(&["init"]);
+    std::fs::create_dir(host.path("first")).unwrap();
+    std::fs::write(host.path("first/file"), noise(99, 100_000)).unwrap();
+    host.must(&["backup", "first"]);
+    let mut packs = 0;
+    server.set_rule(move |seen| {
+        packs += u32::from(seen.method == "PUT" && seen.path.contains("/packs/"));
+        (packs > 1 && seen.method == "PUT").then_some(Instead::Refuse(403, "QuotaExceeded"))
+    });
+    host.run(&["backup", "tree"]).fails(1, &["no space or quota is left", "Free some space", "[C-0030]"]);
+    server.clear_rule();
+    assert_eq!(host.snapshot_count(), 1, "what was there is there, and nothing else");
+    host.must(&["check", "--read-data"]);
+    host.must(&["backup", "tree"]);
+    host.must_restore("out");
 }
 
 #[test]

@@ -268,3 +268,44 @@ fn what_is_wrong_with_the_way_there_is_said() {
         assert!(code == 10 && said.contains("no repository at"), "{scheme} {code}: {said}");
     }
 }
+
+/// A file system of the other machine that has little room.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: PathBuf) -> Option<Self> {
+        std::fs::create_dir_all(&path).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=80m", "compline-far"]).arg(&path).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(path))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _unmounted = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_on_the_other_machine_is_told_and_the_next_run_goes_on_when_there_is_room() {
+    for scheme in SCHEMES {
+        let Some(machine) = Machine::new(scheme) else { return };
+        let Some(disk) = SmallDisk::mount(machine.path("far")) else {
+            println!("SKIPPED: this test mounts a tmpfs, which takes root with CAP_SYS_ADMIN");
+            return;
+        };
+        machine.must(&["init"]);
+        machine.write("first", 1, 100_000);
+        machine.must(&["backup", "files"]);
+        let ballast = disk.0.join("ballast");
+        std::fs::write(&ballast, vec![1; 60_000_000]).unwrap();
+        machine.write("large", 2, 50_000_000);
+        let (code, said) = machine.fails(&["backup", "files"]);
+        assert!(code == 1 && said.contains("[C-0030]") && said.contains("Free some space"), "{scheme} {code}: {said}");
+        std::fs::remove_file(&ballast).unwrap();
+        assert!(machine.must(&["snapshots"]).contains("1 snapshot."));
+        machine.must(&["check", "--read-data"]);
+        machine.must(&["backup", "files"]);
+        assert!(same(&machine.path("files"), &machine.restored("latest", "out")));
+    }
+}
