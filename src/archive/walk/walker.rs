@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use super::scout::{Found, Listed, Place, Scout, Visit, Visited};
 use super::selection::Selection;
 use super::{Step, UNIT_LEN};
-use crate::archive::entry::Entry;
-use crate::archive::posix;
+use crate::archive::entry::{Entry, Metadata};
+use crate::archive::posix::{self, Inspected};
 use crate::error::Error;
 use crate::pipeline::{Ahead, Task};
 
@@ -49,7 +49,7 @@ impl<'w> Walker<'w> {
         let _listening = match posix::open_directory(&root) {
             Ok(directory) => {
                 let place = self.scout.place(directory, root, old, None);
-                self.selected(Vec::new(), place, selection)
+                self.selected(Vec::new(), place, old, selection)
             }
             Err(cause) => self.push(Step::Failed(Error::io("The root directory can't be opened", cause))),
         } && self.flush();
@@ -77,13 +77,14 @@ impl<'w> Walker<'w> {
         steps.into_iter().all(|step| self.push(step))
     }
 
-    /// Only the names that lead to what is selected.
-    fn selected(&self, name: Vec<u8>, place: Place, selection: &Selection) -> bool {
+    /// Only the names that lead to what is selected. `old`: what the parent has of the directory.
+    fn selected(&self, name: Vec<u8>, place: Place, old: Option<&Entry>, selection: &Selection) -> bool {
         if selection.selected {
             let found = self.scout.all(&place);
             return self.all(name, place, found);
         }
         let Place { directory, path, inspected, tree, device } = place;
+        let inspected = inspected.map(|inspected| as_it_was(inspected, old));
         let enter = Step::Enter { name, inspected: Box::new(inspected), tree: tree.clone() };
         let place = Place { directory, path, inspected: Err(std::io::ErrorKind::Other.into()), tree, device };
         self.push(enter)
@@ -106,7 +107,7 @@ impl<'w> Walker<'w> {
                 let device = wanted.then(|| posix::state_of(&directory).ok().map(|state| state.device)).flatten();
                 let old = place.tree.as_deref().and_then(|tree| tree.get(name.as_bytes()));
                 let place = self.scout.place(directory, path, old, device);
-                self.selected(name.as_bytes().to_vec(), place, below)
+                self.selected(name.as_bytes().to_vec(), place, old, below)
             }
             Err(cause) => {
                 let what = format!("Directory {} can't be opened", path.display());
@@ -154,4 +155,16 @@ impl<'w> Walker<'w> {
             }
         }
     }
+}
+
+/// A directory on the way to what is selected. Its times and links tell of names that nobody asked for, which come and go: if
+/// nothing else of it is different, it is taken for what it was, or every night had new trees of all directories above.
+fn as_it_was(mut inspected: Inspected, old: Option<&Entry>) -> Inspected {
+    let Some(old) = old.map(|old| &old.metadata) else { return inspected };
+    let found = inspected.metadata.clone();
+    let steady = Metadata { mtime: old.mtime, ctime: old.ctime, link_count: old.link_count, ..found };
+    if steady == *old {
+        inspected.metadata = steady;
+    }
+    inspected
 }
