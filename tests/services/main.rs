@@ -9,6 +9,10 @@
     reason = "a test says what went wrong by stopping, and what it skips; paths are quoted as TOML wants them"
 )]
 
+#[path = "../support/azurite.rs"]
+mod azurite;
+#[path = "../support/rough_line.rs"]
+mod rough_line;
 #[path = "../support/stage.rs"]
 mod stage;
 
@@ -22,6 +26,7 @@ mod host;
 mod hosts;
 mod postgres;
 mod postgres_server;
+mod rough;
 mod s3;
 #[path = "../support/s3_server.rs"]
 mod s3_server;

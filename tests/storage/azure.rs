@@ -23,6 +23,12 @@ fn storage_in(server: &Azurite) -> AzureStorage {
     storage
 }
 
+/// The same storage by way of another port.
+pub fn storage_by(port: u16) -> AzureStorage {
+    let address = address(&Azurite::location_by(port, "backups", "some/place", "60s"));
+    AzureStorage::with_key(&address, ACCOUNT, KEY).unwrap()
+}
+
 pub fn place() -> Option<(Azurite, AzureStorage)> {
     let server = Azurite::start();
     if server.is_none() {

@@ -20,6 +20,8 @@ mod faulty_storage;
 mod hostile;
 mod local;
 mod remote;
+#[path = "../support/rough_line.rs"]
+mod rough_line;
 mod s3;
 #[path = "../support/s3_server.rs"]
 mod s3_server;
@@ -28,6 +30,7 @@ mod ssh_server;
 
 use compline::id::{KeyId, PackId, RetiredId, SegmentId, SessionId, SnapshotId};
 use compline::storage::{LimitedStorage, Limits, LocalStorage, MemoryStorage, ObjectKey, ObjectKind, Storage};
+use rough_line::{Fate, Nature, RoughLine};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -38,11 +41,13 @@ struct Place {
     _server: Option<ssh_server::SshServer>,
     _s3_server: Option<s3_server::S3Server>,
     _azurite: Option<azurite::Azurite>,
+    _line: Option<RoughLine>,
 }
 
 impl Place {
     fn of(storage: impl Storage + 'static, directory: Option<TempDir>) -> Self {
-        Self { storage: Arc::new(storage), _directory: directory, _server: None, _s3_server: None, _azurite: None }
+        let storage = Arc::new(storage);
+        Self { storage, _directory: directory, _server: None, _s3_server: None, _azurite: None, _line: None }
     }
 
     fn beside(self, server: s3_server::S3Server) -> Self {
@@ -88,7 +93,7 @@ fn by_ssh_server(scheme: &str) -> Option<Place> {
     let directory = TempDir::new().unwrap();
     let location = remote::location(scheme, directory.path(), &server.ssh("user"), &server.remote());
     let storage: Arc<dyn Storage> = Arc::from(location.create().unwrap());
-    Some(Place { storage, _directory: Some(directory), _server: Some(server), _s3_server: None, _azurite: None })
+    Some(Place { _server: Some(server), ..Place::of(storage, Some(directory)) })
 }
 
 /// The protocol of `compline serve` alone, on machines that have no SSH server.
@@ -126,6 +131,26 @@ fn s3_without_conditions() -> Place {
     Place::of(s3::storage_in(&server), None).beside(server)
 }
 
+/// The same over a line that is cut all the time.
+fn s3_over_a_rough_line() -> Place {
+    let server = s3_server::S3Server::start();
+    let line = RoughLine::to(server.port(), Nature::default());
+    line.set_fates(often_cut);
+    let storage = s3::storage_at(&server.location_by(line.port(), "some/place", "&patience=60s"));
+    Place { _line: Some(line), ..Place::of(storage, None).beside(server) }
+}
+
+/// Connections of which every third lasts.
+fn often_cut(number: u64) -> Fate {
+    match number % 6 {
+        0 => Fate::CutUp(100_000),
+        1 => Fate::CutDown(1_000),
+        3 => Fate::Truncated(2_000),
+        4 => Fate::Refused,
+        _ => Fate::Whole,
+    }
+}
+
 /// A server that somebody started: `COMPLINE_TEST_S3` has a LOCATION, the environment the credentials. `tests/ceph` does so.
 fn s3_elsewhere() -> Option<Place> {
     let storage = s3::storage_elsewhere();
@@ -139,6 +164,16 @@ fn s3_elsewhere() -> Option<Place> {
 fn azure() -> Option<Place> {
     let (server, storage) = azure::place()?;
     Some(Place { _azurite: Some(server), ..Place::of(storage, None) })
+}
+
+/// The same over a line that is cut all the time.
+fn azure_over_a_rough_line() -> Option<Place> {
+    let (server, storage) = azure::place()?;
+    drop(storage);
+    let line = RoughLine::to(server.port(), Nature::default());
+    line.set_fates(often_cut);
+    let storage = azure::storage_by(line.port());
+    Some(Place { _azurite: Some(server), _line: Some(line), ..Place::of(storage, None) })
 }
 
 macro_rules! suite {
@@ -157,7 +192,8 @@ macro_rules! suite {
 }
 
 mod suites {
-    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_by_hosts s3_without_conditions s3_elsewhere azure] [
+    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_by_hosts s3_without_conditions s3_over_a_rough_line
+        s3_elsewhere azure azure_over_a_rough_line] [
         a_put_object_is_read_back_whole
         an_empty_object_is_an_object
         a_large_object_is_read_back_whole
@@ -171,14 +207,22 @@ mod suites {
         listing_gives_one_kind_sorted_with_lengths
         listing_what_was_never_put_is_empty
         a_deleted_object_is_gone_and_its_name_free
-        deleting_what_is_missing_is_not_found
         writers_of_different_keys_do_not_disturb_each_other
+    ]);
+}
+
+/// What can't be told where an answer was lost and there is no look before: it may have been deleted the first time.
+mod losses {
+    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_by_hosts s3_without_conditions s3_over_a_rough_line
+        s3_elsewhere azure] [
+        deleting_what_is_missing_is_not_found
     ]);
 }
 
 /// What a server without conditions can't keep: `src/storage/s3.rs` says why it does no harm.
 mod races {
-    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_by_hosts s3_elsewhere azure] [
+    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_by_hosts s3_over_a_rough_line s3_elsewhere azure
+        azure_over_a_rough_line] [
         of_many_writers_of_one_key_exactly_one_wins_and_its_bytes_stand
     ]);
 }

@@ -54,19 +54,24 @@ impl Azurite {
         Some(server)
     }
 
-    /// A place in `container` for LOCATION.
-    pub fn location(&self, container: &str, prefix: &str) -> String {
-        location_by(self.port, container, prefix)
-    }
-
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// A place in `container` for LOCATION.
+    pub fn location(&self, container: &str, prefix: &str) -> String {
+        Self::location_by(self.port, container, prefix, "5s")
+    }
+
+    /// The same by way of any port, with more patience or less.
+    pub fn location_by(port: u16, container: &str, prefix: &str, patience: &str) -> String {
+        format!("azblob://{container}/{prefix}?endpoint=http://127.0.0.1:{port}/{ACCOUNT}&patience={patience}")
     }
 }
 
 /// The same, reached through `port`.
 pub fn location_by(port: u16, container: &str, prefix: &str) -> String {
-    format!("azblob://{container}/{prefix}?endpoint=http://127.0.0.1:{port}/{ACCOUNT}&patience=5s")
+    Azurite::location_by(port, container, prefix, "5s")
 }
 
 impl Drop for Azurite {

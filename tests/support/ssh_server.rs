@@ -16,6 +16,7 @@ const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
 pub struct SshServer {
     home: TempDir,
     sshd: Child,
+    port: u16,
 }
 
 /// The program under test.
@@ -43,12 +44,17 @@ impl SshServer {
         write_program(&home.path().join("compline"), &noted(home.path(), COMPLINE));
         // Another program may take the port between the look and the start.
         let (sshd, port) = (0..5).find_map(|_| start(home.path())).unwrap();
-        let server = Self { home, sshd };
-        server.write_client_config(port);
+        let server = Self { home, sshd, port };
+        server.write_client_config();
         Some(server)
     }
 
-    fn write_client_config(&self, port: u16) {
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn write_client_config(&self) {
+        let port = self.port;
         let home = self.home.path().display();
         let host_key = std::fs::read_to_string(self.path("host.pub")).unwrap();
         std::fs::write(self.path("known"), format!("[127.0.0.1]:{port} {host_key}")).unwrap();
@@ -68,6 +74,11 @@ impl SshServer {
     /// Words for `COMPLINE_SSH`, with the key `key`.
     pub fn ssh(&self, key: &str) -> String {
         format!("ssh -F {}", self.path(&format!("config-{key}")).display())
+    }
+
+    /// The same by way of another port.
+    pub fn ssh_by(&self, port: u16, key: &str) -> String {
+        format!("{} -o Port={port} -o HostKeyAlias=[127.0.0.1]:{}", self.ssh(key), self.port)
     }
 
     /// A compline for `COMPLINE_SSH_REMOTE` that notes its process.
