@@ -23,6 +23,7 @@ pub mod rights;
 pub mod salvage;
 pub mod session;
 pub mod signature;
+mod spans;
 mod take_over;
 mod writer;
 

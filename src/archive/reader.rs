@@ -19,6 +19,8 @@ use crate::store::{ChunkReader, ChunkSource, Repository};
 
 /// Content bytes that are fetched together when a stream is read from its first byte to its last.
 const WINDOW_LEN: u64 = 8 << 20;
+/// The same from far away, where nothing is under way between two windows.
+const FAR_WINDOW_LEN: u64 = 32 << 20;
 
 /// Reads trees and contents of one repository.
 pub struct ArchiveReader<'c> {
@@ -92,17 +94,24 @@ impl<'c> ArchiveReader<'c> {
     #[must_use]
     pub fn open(&self, content: &Content) -> Box<dyn Read + Send + '_> {
         match content.reflated {
-            None => Box::new(ContentReader::new(&self.chunks, Leaves::new(&self.chunks, content))),
-            Some(reflated) => Box::new(Recreated::new(&self.chunks, content, reflated)),
+            None => Box::new(self.bytes(content)),
+            Some(reflated) => Box::new(Recreated::new(&self.chunks, content, reflated, self.bytes(content))),
         }
     }
 }
 
 impl ArchiveReader<'_> {
+    /// The bytes that the pieces of a content hold.
+    fn bytes(&self, content: &Content) -> ContentReader<'_> {
+        let window_len = if self.chunks.is_far() { FAR_WINDOW_LEN } else { WINDOW_LEN };
+        let leaves = Leaves::new(&self.chunks, content);
+        ContentReader { chunks: &self.chunks, leaves, window: Vec::new(), window_len, at: 0, hole: 0 }
+    }
+
     /// The first `len` bytes that the pieces of a content hold, whatever they are made into.
     #[must_use]
     pub fn plain(&self, content: &Content, len: u64) -> PlainReader<'_> {
-        PlainReader { bytes: ContentReader::new(&self.chunks, Leaves::new(&self.chunks, content)), left: len }
+        PlainReader { bytes: self.bytes(content), left: len }
     }
 
     /// Whether the plain bytes of a content that was taken apart are all that was compressed in it, and nothing else.
@@ -163,15 +172,12 @@ pub struct ContentReader<'s> {
     chunks: &'s dyn ChunkSource,
     leaves: Leaves<'s>,
     window: Vec<u8>,
+    window_len: u64,
     at: usize,
     hole: u64,
 }
 
-impl<'s> ContentReader<'s> {
-    pub(super) fn new(chunks: &'s dyn ChunkSource, leaves: Leaves<'s>) -> Self {
-        Self { chunks, leaves, window: Vec::new(), at: 0, hole: 0 }
-    }
-
+impl ContentReader<'_> {
     /// Passes over `len` bytes; chunks that lie in them are not read.
     fn pass(&mut self, len: u64) -> io::Result<()> {
         let ready = (self.window.len() - self.at).min(usize::try_from(len).unwrap_or(usize::MAX));
@@ -188,7 +194,7 @@ impl<'s> ContentReader<'s> {
     fn fill(&mut self) -> Result<bool> {
         let mut pieces: Vec<Piece> = Vec::new();
         let mut len = 0;
-        while len < WINDOW_LEN {
+        while len < self.window_len {
             match self.leaves.next().transpose()? {
                 Some(piece) if piece.is_hole() => {
                     self.hole = piece.len;

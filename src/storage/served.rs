@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 
 use super::address::SshAddress;
-use super::line::{Failure, Line, Lines};
+use super::line::{self, Failure, Line, Lines};
 use super::serve::protocol::{ANSWER_LEN_MAX, GREETING_LEN_MAX, MAGIC, Refusal, VERSION, kind};
 use super::serve::{put_key, take_key};
 use super::ssh::{Remote, SshProcess};
@@ -55,8 +55,15 @@ impl ServedStorage {
         Ok(Self { lines: Lines::open(address.to_string(), first, move || start(&again, false)) })
     }
 
+    /// Asks for what is short.
     fn repeat(&self, request: u8, body: &[u8], len_max: usize) -> Result<Vec<u8>, StorageError> {
-        self.lines.again(|line| ask(&line.0, request, &[body], len_max))
+        self.lines.again(0, |line| ask(&line.0, request, &[body], len_max))
+    }
+
+    fn put(&self, request: u8, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
+        self.lines
+            .once(line::len_of(key, bytes.len()), |line| ask(&line.0, request, &[&of_key(key), bytes], 0))
+            .map(drop)
     }
 }
 
@@ -167,22 +174,26 @@ fn usize_of(len: u64) -> usize {
 
 impl Storage for ServedStorage {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        self.lines.once(|line| ask(&line.0, kind::PUT_NEW, &[&of_key(key), bytes], 0)).map(drop)
+        self.put(kind::PUT_NEW, key, bytes)
     }
 
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        self.lines.once(|line| ask(&line.0, kind::REPLACE, &[&of_key(key), bytes], 0)).map(drop)
+        self.put(kind::REPLACE, key, bytes)
     }
 
     fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
-        self.repeat(kind::GET, &of_key(key), OBJECT_LEN_MAX).map(ObjectBytes::Owned)
+        let (len, request) = (line::len_of(key, usize::MAX), of_key(key));
+        let bytes = self.lines.again(len, |line| ask(&line.0, kind::GET, &[&request], OBJECT_LEN_MAX))?;
+        Ok(ObjectBytes::Owned(bytes))
     }
 
     fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
-        let len = range.end.checked_sub(range.start).map(usize_of);
+        let wanted = range.end.checked_sub(range.start).map(usize_of);
+        let len = wanted.unwrap_or(0);
         let request = put_key(Body::default(), key).u64(range.start).u64(range.end).0;
-        let bytes = self.repeat(kind::GET_RANGE, &request, len.unwrap_or(0))?;
-        if Some(bytes.len()) == len { Ok(bytes) } else { Err(nonsense()) }
+        let get = |line: &Served| ask(&line.0, kind::GET_RANGE, &[&request], len);
+        let bytes = self.lines.again(line::len_of(key, len), get)?;
+        if Some(bytes.len()) == wanted { Ok(bytes) } else { Err(nonsense()) }
     }
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StorageError> {
@@ -207,7 +218,7 @@ impl Storage for ServedStorage {
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.lines.once(|line| ask(&line.0, kind::DELETE, &[&of_key(key)], 0)).map(drop)
+        self.lines.once(0, |line| ask(&line.0, kind::DELETE, &[&of_key(key)], 0)).map(drop)
     }
 
     fn location(&self) -> String {

@@ -23,7 +23,7 @@ use std::sync::{Mutex, Once};
 use self::channel::{Channel, Stop};
 use self::packet::{DATA_LEN, Extensions, PACKET_LEN_MAX, kind, status};
 use super::address::SshAddress;
-use super::line::{Failure, Line, Lines};
+use super::line::{self, Failure, Line, Lines};
 use super::ssh::{Remote, SshProcess};
 use super::wire;
 use super::{Listed, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
@@ -67,7 +67,7 @@ impl SftpStorage {
         let storage = Self::connect(address)?;
         let ends = (1..storage.root.len()).filter(|at| storage.root[*at] == b'/').chain([storage.root.len()]);
         let ancestors: Vec<&[u8]> = ends.map(|end| &storage.root[..end]).collect();
-        storage.lines.again(|channel| {
+        storage.lines.again(0, |channel| {
             let made = channel.make_directories(&ancestors).map_err(|stop| storage.of_root(stop))?;
             for directory in made {
                 channel.sync_directory(parent(directory)).map_err(|stop| storage.of_root(stop))?;
@@ -90,7 +90,7 @@ impl SftpStorage {
 
     /// A directory that has vanished must not look like one without objects.
     fn look(&self) -> Result<(), StorageError> {
-        self.lines.again(|channel| {
+        self.lines.again(0, |channel| {
             let attributes = channel.stat(&self.root).map_err(|stop| self.of_root(stop))?;
             if attributes.may_be_directory() {
                 return Ok(());
@@ -120,7 +120,7 @@ impl SftpStorage {
 
     /// Writes `bytes` into a temporary file and returns its path. Doing it twice leaves one file too many, for the sweep.
     fn upload(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Vec<u8>, StorageError> {
-        self.lines.again(|channel| {
+        self.lines.again(line::len_of(key, bytes.len()), |channel| {
             let mut written = self.try_upload(channel, key, bytes);
             if matches!(&written, Err(stop) if stop.is_missing()) {
                 // Somebody tidied up an empty directory. Once more, from the start.
@@ -226,7 +226,7 @@ impl SftpStorage {
             Ok(())
         };
         // Sweeping is a courtesy; what can't be swept harms nobody.
-        let _courtesy = self.lines.once(|channel| sweep(channel).map_err(|stop| self.of_root(stop)));
+        let _courtesy = self.lines.once(0, |channel| sweep(channel).map_err(|stop| self.of_root(stop)));
     }
 
     fn read(&self, key: &ObjectKey, range: Option<&Range<u64>>) -> Result<Vec<u8>, StorageError> {
@@ -238,7 +238,9 @@ impl SftpStorage {
             (Some(len), Some(range)) if range.start <= range.end && range.end <= len => Ok(range.clone()),
             (Some(_), Some(_)) => Err(out_of_range()),
         };
-        self.lines.again(|channel| {
+        let len = range.map_or(u64::MAX, |range| range.end.saturating_sub(range.start));
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        self.lines.again(line::len_of(key, len), |channel| {
             let guess = range.cloned().unwrap_or(0..DATA_LEN as u64);
             let read = channel.read(&self.path(&key.path()), guess, choose);
             // Cut short between the look at its length and the last read: an object never is.
@@ -354,7 +356,7 @@ fn random_name() -> Result<String, Stop> {
 
 impl Storage for SftpStorage {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        let is_taken = self.lines.again(|channel| match channel.stat(&self.path(&key.path())) {
+        let is_taken = self.lines.again(0, |channel| match channel.stat(&self.path(&key.path())) {
             Ok(_) => Ok(true),
             Err(stop) if stop.is_missing() => Ok(false),
             Err(stop) => Err(of_key(key, stop)),
@@ -364,12 +366,12 @@ impl Storage for SftpStorage {
         }
         let temp = self.upload(key, bytes)?;
         self.swept.call_once(|| self.sweep(&temp));
-        self.lines.once(|channel| self.name(channel, key, &temp))
+        self.lines.once(0, |channel| self.name(channel, key, &temp))
     }
 
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
         let temp = self.upload(key, bytes)?;
-        self.lines.once(|channel| {
+        self.lines.once(0, |channel| {
             let path = self.path(&key.path());
             let renamed = if channel.extensions.posix_rename {
                 channel.rename_over(&temp, &path).map_err(|stop| of_key(key, stop))
@@ -398,12 +400,12 @@ impl Storage for SftpStorage {
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StorageError> {
         let attributes =
-            self.lines.again(|channel| channel.stat(&self.path(&key.path())).map_err(|stop| of_key(key, stop)))?;
+            self.lines.again(0, |channel| channel.stat(&self.path(&key.path())).map_err(|stop| of_key(key, stop)))?;
         attributes.file_len().ok_or_else(|| StorageError::new(StorageErrorKind::NotFound, key))
     }
 
     fn list(&self, kind: ObjectKind) -> Result<Vec<Listed>, StorageError> {
-        let mut rows = self.lines.again(|channel| self.rows(channel, kind).map_err(|stop| self.of_root(stop)))?;
+        let mut rows = self.lines.again(0, |channel| self.rows(channel, kind).map_err(|stop| self.of_root(stop)))?;
         if rows.is_empty() {
             self.look()?;
         }
@@ -412,7 +414,7 @@ impl Storage for SftpStorage {
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.lines.once(|channel| {
+        self.lines.once(0, |channel| {
             let path = self.path(&key.path());
             channel.remove(&path).map_err(|stop| of_key(key, stop))?;
             channel.sync_directory(parent(&path)).map_err(|stop| of_key(key, stop))

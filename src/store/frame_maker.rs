@@ -200,6 +200,23 @@ impl FrameMaker {
         }
     }
 
+    /// Whether it costs ways over the network to make deltas of the chunks of `batch`.
+    #[must_use]
+    pub fn has_far_bases(&self, batch: &Batch) -> bool {
+        let is_far = self.source.repository().storage().is_remote();
+        is_far && self.policy.depth_max > 0 && batch.chunks.iter().any(|chunk| !chunk.older.is_empty())
+    }
+
+    /// Gets what [`make`](Self::make) is going to need for `batch` from far away.
+    pub fn fetch_ahead(&self, batch: &Batch) {
+        for chunk in &batch.chunks {
+            // What goes wrong goes wrong again where it is needed.
+            if let Ok(Some(lineage)) = self.lineage(&chunk.older) {
+                self.source.fetch_ahead(&lineage);
+            }
+        }
+    }
+
     /// The frames of a batch: deltas first, then what is left, as one.
     pub fn make(&self, batch: Batch) -> Vec<PackedFrame> {
         let mut frames = Vec::new();

@@ -2,7 +2,7 @@
 
 mod proven;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +12,7 @@ use super::pack::{BASE_LEN_MAX, FrameKind, Lineage, Role};
 use super::pack_reader::{self, FrameOpener, PackError};
 use super::repository::Repository;
 use super::rights;
+use super::spans::{FrameKey, Recent, Spans};
 use crate::compress;
 use crate::delta::{Rope, Run};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,10 +25,15 @@ use crate::storage::{ObjectKey, StorageError, StorageErrorKind};
 pub const READ_FRAMES_LEN: usize = 16 << 20;
 /// ... and for writers, who look for the bases of a stream one after the other.
 pub const WRITE_FRAMES_LEN: usize = 8 << 20;
-/// Sealed bytes around recently fetched delta frames that are kept.
+/// Sealed bytes around recently fetched delta frames that are kept ...
 const SPANS_LEN: usize = 2 << 20;
+/// ... and around all frames where the storage is far away: what eight threads fetch ahead of need, and what they did before.
+const FAR_SPANS_LEN: usize = 16 << 20;
 /// A delta frame is fetched with so many bytes that follow it: what comes next is likely to be needed next.
 const SPAN_LEN: u64 = 64 << 10;
+/// From far away everything but long reads is fetched in pieces like this: at 100 MB/s and 20 ms there and back they take as long as
+/// the way.
+const FAR_SPAN_LEN: u64 = 512 << 10;
 /// Packs whose keys are kept.
 const OPENER_COUNT_MAX: usize = 4096;
 /// How often it is looked again for what is not where it should be. A listing may miss what moves while it runs, so once is
@@ -38,38 +44,6 @@ const PLACE_COUNT_MAX: usize = 16 * 1024;
 
 /// Frames that can't be read and are remembered.
 const UNREADABLE_COUNT_MAX: usize = 64 * 1024;
-
-/// Where a frame lies.
-type FrameKey = (PackId, u64);
-
-/// What was read last, up to a number of bytes.
-struct Recent {
-    kept: HashMap<FrameKey, Arc<Vec<u8>>>,
-    order: VecDeque<FrameKey>,
-    len: usize,
-    len_max: usize,
-}
-
-impl Recent {
-    fn new(len_max: usize) -> Self {
-        Self { kept: HashMap::new(), order: VecDeque::new(), len: 0, len_max }
-    }
-
-    fn insert(&mut self, key: FrameKey, bytes: Arc<Vec<u8>>) {
-        self.len += bytes.len();
-        if let Some(old) = self.kept.insert(key, bytes) {
-            self.len -= old.len();
-        } else {
-            self.order.push_back(key);
-        }
-        while self.len > self.len_max {
-            let Some(oldest) = self.order.pop_front() else { return };
-            if let Some(bytes) = self.kept.remove(&oldest) {
-                self.len -= bytes.len();
-            }
-        }
-    }
-}
 
 /// The base of a delta.
 pub struct Base {
@@ -124,7 +98,9 @@ pub struct FrameSource<'c> {
     context: Option<Context<'c>>,
     openers: Mutex<HashMap<PackId, Arc<FrameOpener>>>,
     frames: Mutex<Recent>,
-    spans: Mutex<Recent>,
+    spans: Spans,
+    /// Each request costs a way over the network.
+    is_far: bool,
     places: Mutex<HashMap<ChunkId, ChunkPlace>>,
     /// Frames that were wanted for bases in vain.
     unreadable: Mutex<HashSet<FrameKey>>,
@@ -138,12 +114,14 @@ pub struct FrameSource<'c> {
 
 impl<'c> FrameSource<'c> {
     pub(super) fn new(repository: Repository, context: Option<Context<'c>>, frames_len: usize) -> Self {
+        let is_far = repository.storage().is_remote();
         Self {
             repository,
             context,
             openers: Mutex::default(),
             frames: Mutex::new(Recent::new(frames_len)),
-            spans: Mutex::new(Recent::new(SPANS_LEN)),
+            spans: Spans::new(if is_far { FAR_SPANS_LEN } else { SPANS_LEN }),
+            is_far,
             places: Mutex::default(),
             unreadable: Mutex::default(),
             hollow: Mutex::default(),
@@ -166,8 +144,17 @@ impl<'c> FrameSource<'c> {
         if let Some(opener) = lock(&self.openers).get(&place.pack) {
             return Ok(opener.clone());
         }
-        let header = self.fetch_uncounted(place, 0..HEADER_LEN as u64)?;
+        let header = 0..HEADER_LEN as u64;
+        let header =
+            if self.is_spanned(place) { self.part(place, header)? } else { self.fetch_uncounted(place, header)? };
         self.new_opener(place.pack, &header)
+    }
+
+    /// Takes in the header of a pack that was read with something else. One that is none is read again by who needs it.
+    pub(super) fn learn_header(&self, pack: PackId, header: &[u8]) {
+        if !lock(&self.openers).contains_key(&pack) {
+            let _is_read_again = self.new_opener(pack, header);
+        }
     }
 
     fn new_opener(&self, pack: PackId, header: &[u8]) -> Result<Arc<FrameOpener>> {
@@ -283,7 +270,7 @@ impl<'c> FrameSource<'c> {
     }
 
     fn kept(&self, place: &FramePlace) -> Option<Arc<Vec<u8>>> {
-        lock(&self.frames).kept.get(&(place.pack, place.offset)).cloned()
+        lock(&self.frames).get(&(place.pack, place.offset))
     }
 
     /// The plain text of a frame, as parts of what it was made of.
@@ -315,24 +302,64 @@ impl<'c> FrameSource<'c> {
 
     fn sealed(&self, place: &FramePlace) -> Result<Vec<u8>> {
         let end = place.offset + place.sealed_len;
+        if self.is_spanned(place) {
+            return self.part(place, place.offset..end);
+        }
         if place.lineage.is_none() || place.sealed_len > SPAN_LEN {
             return self.fetch(place, place.offset..end);
         }
         // Spans begin at multiples of their length and overlap by one, so that each small frame is whole in one of them.
         let start = place.offset / SPAN_LEN * SPAN_LEN;
-        let key = (place.pack, start);
-        let cached = lock(&self.spans).kept.get(&key).cloned();
-        let span = if let Some(span) = cached {
-            span
-        } else {
+        let span = self.spans.get((place.pack, start), || {
             let len = self.repository.index().pack_len(&place.pack)?.unwrap_or(end);
-            let span = Arc::new(self.fetch(place, start..len.min(start + 2 * SPAN_LEN).max(end))?);
-            lock(&self.spans).insert(key, span.clone());
-            span
-        };
+            self.fetch(place, start..len.min(start + 2 * SPAN_LEN).max(end))
+        })?;
         let at = usize::try_from(place.offset - start).unwrap_or(usize::MAX);
         let len = usize::try_from(place.sealed_len).unwrap_or(usize::MAX);
         Ok(span.get(at..at.saturating_add(len)).unwrap_or_default().to_vec())
+    }
+
+    /// Whether what is read of a pack is read in spans. Packs of trees have copies here.
+    fn is_spanned(&self, place: &FramePlace) -> bool {
+        self.is_far && place.role == Role::Content
+    }
+
+    /// A part of a far pack, out of the spans in which it lies.
+    fn part(&self, place: &FramePlace, range: Range<u64>) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0));
+        let mut at = range.start;
+        while at < range.end {
+            let start = at / FAR_SPAN_LEN * FAR_SPAN_LEN;
+            let span = self.spans.get((place.pack, start), || {
+                let len = self.repository.index().pack_len(&place.pack)?.unwrap_or(range.end);
+                self.fetch(place, start..len.min(start + FAR_SPAN_LEN).max(at + 1))
+            })?;
+            let end = range.end.min(start + span.len() as u64);
+            let within = usize::try_from(at - start).ok().zip(usize::try_from(end - start).ok());
+            let part = within.and_then(|(from, to)| span.get(from..to)).filter(|part| !part.is_empty());
+            // A pack that is shorter than the index says is damaged where it ends.
+            let Some(part) = part else { return self.fetch(place, range) };
+            bytes.extend_from_slice(part);
+            at = end;
+        }
+        Ok(bytes)
+    }
+
+    /// Fetches what a delta over `lineage` needs from far away, so that it is here when it is made. What can't be had is told of
+    /// then.
+    pub(super) fn fetch_ahead(&self, lineage: &Lineage) {
+        for place in self.base_places(&lineage.bases).into_iter().flatten().flatten() {
+            let place = place.frame;
+            if place.depth() >= lineage.depth || self.kept(&place).is_some() {
+                continue;
+            }
+            if self.is_spanned(&place) {
+                let _told_later = self.part(&place, place.offset..place.offset + place.sealed_len);
+            }
+            if let Some(below) = &place.lineage {
+                self.fetch_ahead(below);
+            }
+        }
     }
 
     /// Where bases lie, as far as the index knows.

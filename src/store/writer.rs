@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! caller: dedup, gather -> [find base, delta, compress] x cores -> pack: order, seal -> upload: read back, put, index
+//!             bases far away -> [fetch] x 8 ^
 //! ```
 //! All queues are bounded, so a slow disk slows the caller. A chunk counts as stored when its pack is in storage and in
 //! the local index; until then it is `pending`, so that it is not stored twice. What a crash leaves: packs in storage that
@@ -26,6 +27,8 @@ use crate::storage::{ObjectKey, StorageErrorKind};
 
 /// An index segment is published when so many bytes of packs are uploaded: what a crash costs other machines at most.
 const CHECKPOINT_LEN: u64 = 1 << 30;
+/// Batches whose bases are fetched at once, where the storage is far away.
+const FETCHES_AT_ONCE: usize = 8;
 /// Packs that are uploaded at once, where the storage is far away. Each is held in memory meanwhile.
 const UPLOADS_AT_ONCE: usize = 4;
 
@@ -72,6 +75,8 @@ pub struct Writer {
     batches: [Batch; 2],
     next_number: u64,
     jobs: Option<Sender<BatchJob>>,
+    /// For batches whose bases are far away; none where nothing is.
+    ahead: Option<Sender<BatchJob>>,
     done: Option<(Receiver<()>, usize)>,
     flush: Option<Sender<(u64, PackJob)>>,
     workers: Vec<Worker>,
@@ -127,8 +132,10 @@ impl Writer {
         let cores = pipeline::parallelism();
         let (jobs, job_queue) = pipeline::bounded::<BatchJob>(cores);
         let (packed, packed_queue) = pipeline::bounded::<(u64, PackJob)>(cores);
+        let (ahead, ahead_queue) = pipeline::bounded::<BatchJob>(0);
+        let is_far = repository.storage().is_remote();
         // Here, one upload keeps the disk busy; far away, others go on while one waits for its answer.
-        let upload_count = if repository.storage().is_remote() { UPLOADS_AT_ONCE } else { 1 };
+        let upload_count = if is_far { UPLOADS_AT_ONCE } else { 1 };
         let (finished, finished_queue) = pipeline::bounded::<Option<FinishedPack>>(0);
         let (done_sender, done) = pipeline::bounded::<()>(upload_count);
         let mut workers = Vec::new();
@@ -138,6 +145,10 @@ impl Writer {
         for _ in 0..cores {
             let (queue, packed, maker) = (job_queue.clone(), packed.clone(), maker.clone());
             workers.push(spawn("compress", Box::new(move || make_frames(&maker, &queue, &packed)))?);
+        }
+        if is_far {
+            let (jobs, maker) = (jobs.clone(), maker.clone());
+            workers.push(spawn("fetch", Box::new(move || fetch_bases(&maker, ahead_queue, &jobs)))?);
         }
         let (repo, state) = (repository.clone(), shared.clone());
         let fill = move || fill_packs(&repo, &state, packed_queue, &finished, upload_count);
@@ -154,6 +165,7 @@ impl Writer {
             batches: [Batch::new(Role::Content), Batch::new(Role::Tree)],
             next_number: 0,
             jobs: Some(jobs),
+            ahead: Some(ahead).filter(|_| is_far),
             done: Some((done, upload_count)),
             flush: Some(packed),
             workers,
@@ -248,7 +260,9 @@ impl Writer {
         batch.set_offered(self.offered);
         let job = BatchJob { number: self.next_number, batch };
         self.next_number += 1;
-        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        let has_far_bases = self.maker.has_far_bases(&job.batch);
+        let queue = self.ahead.as_ref().filter(|_| has_far_bases).or(self.jobs.as_ref());
+        let sent = queue.is_some_and(|jobs| jobs.send(job).is_ok());
         if sent { Ok(()) } else { Err(self.failure()) }
     }
 
@@ -306,6 +320,7 @@ impl Writer {
         self.send_batch(Role::Tree)?;
         let flushed = self.flush.take().is_some_and(|flush| flush.send((self.next_number, PackJob::Flush)).is_ok());
         self.jobs = None;
+        self.ahead = None;
         let all_done = |(done, count): (Receiver<()>, usize)| (0..count).all(|_| done.recv().is_ok());
         let done = self.done.take().is_some_and(all_done);
         let workers = std::mem::take(&mut self.workers);
@@ -324,6 +339,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         // Close the queues before the workers are joined.
         self.jobs = None;
+        self.ahead = None;
         self.flush = None;
         self.done = None;
     }
@@ -347,6 +363,16 @@ fn adopt(repository: &Repository, shared: &Shared) -> Result<()> {
         }
     }
     repository.index().remove_packs(&gone)
+}
+
+/// Hands batches on in their order, so that no more than these are under way when one takes its time.
+fn fetch_bases(maker: &FrameMaker, batches: Receiver<BatchJob>, jobs: &Sender<BatchJob>) {
+    let fetch = |job: BatchJob| {
+        maker.fetch_ahead(&job.batch);
+        job
+    };
+    let batches = pipeline::each(batches.into_iter());
+    let _nobody_listens = pipeline::ordered(batches, FETCHES_AT_ONCE, FETCHES_AT_ONCE, fetch, |job| jobs.send(job));
 }
 
 fn make_frames(maker: &FrameMaker, jobs: &Receiver<BatchJob>, packed: &Sender<(u64, PackJob)>) {

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::shelf;
 use crate::support::World;
+use crate::support::dump::Dump;
 
 /// Counts the calls to a storage that says it is far away.
 #[derive(Default)]
@@ -165,4 +166,21 @@ fn an_unchanged_night_costs_a_handful_of_calls() {
     // Without the three that opening takes.
     let calls = remote.taken();
     assert!(calls.values().sum::<u64>() <= 12, "{calls:?}");
+}
+
+#[test]
+fn what_a_next_night_is_made_of_is_fetched_in_long_pieces_and_once() {
+    let remote = Arc::new(Remote::default());
+    let unlock = shelf::create(&remote.objects);
+    let cache = TempDir::new().unwrap();
+    let repository = shelf::open(&remote, &unlock, Some(cache.path())).unwrap();
+    let dump = |days| shelf::State::from([("dump.sql".to_owned(), Dump::new(1, 40_000).after(days).text())]);
+    shelf::save(&repository, &World::new(), &dump(0), 1).unwrap();
+    let packs = remote.objects.list(ObjectKind::Pack).unwrap();
+    let pieces: u64 = packs.iter().map(|pack| pack.len.div_ceil(512 << 10)).sum();
+    remote.taken();
+    shelf::save(&repository, &World::new(), &dump(1), 2).unwrap();
+    let calls = remote.taken();
+    assert!(shelf::deltas(&repository).0 > 10, "it is made of what was there");
+    assert!(calls[&("get", ObjectKind::Pack)] <= pieces, "{calls:?} for {pieces} pieces");
 }

@@ -63,12 +63,17 @@ fn wrong(what: &str) -> Error {
 }
 
 impl<'s> Recreated<'s> {
-    /// The content of these lengths.
+    /// The content of these lengths, `stored` as these bytes.
     #[must_use]
-    pub fn new(chunks: &'s dyn ChunkSource, content: &Content, reflated: Reflated) -> Self {
+    pub fn new(
+        chunks: &'s dyn ChunkSource,
+        content: &Content,
+        reflated: Reflated,
+        stored: ContentReader<'s>,
+    ) -> Self {
         Self {
             chunks,
-            plain: ContentReader::new(chunks, Leaves::new(chunks, content)),
+            plain: stored,
             plain_left: reflated.plain_len,
             recipe: Leaves::behind(chunks, content, reflated.plain_len),
             recipe_left: reflated.recipe_len,
