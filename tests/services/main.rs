@@ -17,8 +17,6 @@ mod rough_line;
 mod stage;
 
 mod azure;
-#[path = "../support/azurite.rs"]
-mod azurite;
 mod copies;
 #[path = "../support/gate.rs"]
 mod gate;

@@ -65,12 +65,7 @@ fn wrong(what: &str) -> Error {
 impl<'s> Recreated<'s> {
     /// The content of these lengths, `stored` as these bytes.
     #[must_use]
-    pub fn new(
-        chunks: &'s dyn ChunkSource,
-        content: &Content,
-        reflated: Reflated,
-        stored: ContentReader<'s>,
-    ) -> Self {
+    pub fn new(chunks: &'s dyn ChunkSource, content: &Content, reflated: Reflated, stored: ContentReader<'s>) -> Self {
         Self {
             chunks,
             plain: stored,
