@@ -16,6 +16,7 @@ use compline::crypto::{Purpose, Secret};
 use compline::delta::{self, BaseIndex, Encoded};
 use compline::id::{KeyId, RepositoryId};
 use compline::plan::Plan;
+use compline::reflate::{Header, Inflater, Piece, Step, decode_records, header, recreate};
 use compline::storage::{Location, MemoryStorage, ObjectKey, Storage};
 use compline::store::Unlock;
 use compline::store::config::{Config, ConfigHead};
@@ -47,6 +48,9 @@ pub const ALL: &[(&str, fn(&[u8]))] = &[
     ("tree", tree),
     ("content", content),
     ("pieces", pieces),
+    ("recipe", recipe),
+    ("reflate", reflate),
+    ("deflate", deflate),
     ("snapshot", snapshot),
     ("page", page),
     ("row", row),
@@ -86,6 +90,69 @@ fn whole<T>(data: &[u8], decode: impl Fn(&mut Reader<'_>) -> Decoded<T>, encode:
         encode(&value, &mut w);
         assert_eq!(w.into_bytes(), data[..r.position()]);
     }
+}
+
+fn recipe(data: &[u8]) {
+    if let Ok(records) = decode_records(data) {
+        let mut w = Writer::new();
+        for record in &records {
+            record.encode(&mut w);
+        }
+        assert_eq!(w.into_bytes(), data);
+    }
+}
+
+/// Any corrections of any plain bytes: the first bytes say how long what is.
+fn reflate(data: &[u8]) {
+    caught();
+    let Some(([dictionary, plain, alignment], rest)) = data.split_first_chunk() else { return };
+    let (dictionary, rest) = rest.split_at(rest.len().min(usize::from(*dictionary)));
+    let (plain, corrections) = rest.split_at(rest.len().min(usize::from(*plain) * 16));
+    let bit_len = plain.len() as u64 * 3;
+    if let Some(bits) = recreate(dictionary, plain, corrections, alignment % 8, bit_len) {
+        assert_eq!(bits.len() as u64, bit_len.div_ceil(8));
+    }
+}
+
+/// Any deflated stream, taken apart and made again.
+fn deflate(data: &[u8]) {
+    caught();
+    let data = match header(data) {
+        Header::Len(len) => data.get(len..).unwrap_or_default(),
+        Header::None | Header::Unfinished => data,
+    };
+    let mut inflater = Inflater::default();
+    let mut at = 0;
+    // In parts, as it is read.
+    while let (used, step @ (Step::Unfinished | Step::Piece(_))) = inflater.step(&data[at..data.len().min(at + 100)]) {
+        at += used;
+        match step {
+            Step::Piece(piece) => {
+                again(&piece);
+                if piece.is_last {
+                    return;
+                }
+            }
+            _ if at >= data.len() => return,
+            _ => {}
+        }
+    }
+}
+
+fn again(piece: &Piece) {
+    let bits = piece.bits();
+    for alignment in [0, piece.skipped, 1, 6] {
+        if let Some(corrections) = piece.corrections(&bits, alignment) {
+            let _compared_by_writers =
+                recreate(&piece.dictionary, &piece.plain, &corrections, alignment, piece.bit_len);
+        }
+    }
+}
+
+/// The library that these go through asserts what it believes of its input, and that is caught: only what escapes counts here.
+fn caught() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| std::panic::set_hook(Box::new(|_| {})));
 }
 
 /// The plain part as it is; the body sealed, so that the fuzzer gets behind the encryption.
