@@ -184,11 +184,12 @@ struct Stream<'s> {
     /// Chunks of its recipe, which come behind all others.
     recipe: Vec<Piece>,
     read_len: u64,
+    new_len: u64,
 }
 
 impl<'s> Stream<'s> {
     fn new(ancestor: Option<Ancestor<'s>>) -> Self {
-        Self { builder: ContentBuilder::default(), ancestor, opened: None, recipe: Vec::new(), read_len: 0 }
+        Self { builder: ContentBuilder::default(), ancestor, opened: None, recipe: Vec::new(), read_len: 0, new_len: 0 }
     }
 }
 
@@ -354,6 +355,9 @@ impl<'w> ComponentWriter<'w> {
         std::mem::swap(&mut inner.builder, &mut stream.builder);
         let appended = self.append(&mut inner, &mut opener)?;
         self.store_recipe(&mut inner)?;
+        if !inner.recipe.is_empty() {
+            self.count_plain_new(inner.new_len);
+        }
         self.count_opened(&opened);
         (stream.builder, stream.recipe, stream.read_len) = (inner.builder, inner.recipe, inner.read_len);
         Ok(appended)
@@ -450,9 +454,7 @@ impl<'w> ComponentWriter<'w> {
                 let older = stream.ancestor.as_mut().map(|ancestor| ancestor.older(id, bytes.len() as u64));
                 Offered { id: *id, bytes, older: older.unwrap_or_default() }
             }))?;
-            if stream.opened.is_some() {
-                self.count_plain_new(new);
-            }
+            stream.new_len += new;
         }
         let mut lists = self.lists();
         for (chunk, id) in batch.chunks().zip(ids) {

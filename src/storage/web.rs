@@ -14,7 +14,7 @@ pub(in crate::storage) mod tls;
 mod trouble;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_LENGTH, HeaderMap};
@@ -44,6 +44,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Patience with a server that has never answered.
 const FIRST_PATIENCE: Duration = Duration::from_secs(4);
+/// After so many requests in a row that were given up, each further one is tried once: a restore asks for many packs, and must not
+/// wait for each of them where the server is gone.
+const GIVEN_UP_MAX: u32 = 3;
 /// This machine, at the port of the address.
 const LOOPBACK: [SocketAddr; 2] =
     [SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0)];
@@ -61,6 +64,8 @@ pub(in crate::storage) struct Web {
     permits: Semaphore,
     requests: Requests,
     has_answered: AtomicBool,
+    /// Requests in a row that were given up.
+    given_up: AtomicU32,
 }
 
 /// A request that is ready to be sent.
@@ -187,6 +192,7 @@ impl Web {
             permits: Semaphore::new(REQUESTS_MAX),
             requests: Requests::default(),
             has_answered: AtomicBool::new(false),
+            given_up: AtomicU32::new(0),
         })
     }
 
@@ -209,22 +215,35 @@ impl Web {
             let attempt = prepare().map_err(Why::Silent);
             let is_conditional = attempt.as_ref().is_ok_and(|prepared| prepared.is_conditional);
             let why = match attempt.and_then(|prepared| self.runtime.block_on(self.attempt(prepared))) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.given_up.store(0, Ordering::Relaxed);
+                    return Ok(answer);
+                }
                 Err(why) => why,
             };
             count += 1;
             let is_refused = matches!(&why, Why::Refused(_));
             let has_answered = self.has_answered.fetch_or(is_refused, Ordering::Relaxed) || is_refused;
-            let patience = if has_answered { self.patience } else { self.patience.min(FIRST_PATIENCE) };
+            let patience = self.patience_now(has_answered);
             let pause = pause(count);
             was_unclear |= why.may_have_effect();
             let is_for_caller = is_conditional && matches!(&why, Why::Silent(silence) if silence.may_have_effect());
-            if !why.is_passing() || is_for_caller || begun.elapsed() + pause > patience {
+            let gives_up = why.is_passing() && begun.elapsed() + pause > patience;
+            if !why.is_passing() || is_for_caller || gives_up {
+                self.given_up.fetch_add(u32::from(gives_up), Ordering::Relaxed);
                 let tries = Tries { count, seconds: begun.elapsed().as_secs() };
                 return Err(Failure { why, tries, was_unclear });
             }
             self.requests.again();
             self.runtime.block_on(async { sleep(pause).await });
+        }
+    }
+
+    fn patience_now(&self, has_answered: bool) -> Duration {
+        match self.given_up.load(Ordering::Relaxed) {
+            0 if has_answered => self.patience,
+            0..GIVEN_UP_MAX => self.patience.min(FIRST_PATIENCE),
+            _ => Duration::ZERO,
         }
     }
 

@@ -193,6 +193,25 @@ fn a_server_that_stays_sick_is_given_up_in_time_with_its_own_words() {
 }
 
 #[test]
+fn a_server_that_is_gone_is_not_waited_for_again_and_again() {
+    let server = S3Server::start();
+    let storage = storage_at(&(server.location("x") + "&patience=1s"));
+    storage.put_new(&pack(1), b"x").unwrap();
+    server.set_rule(|_| Some(Instead::Cut));
+    let tries = || {
+        let _before = server.take_requests();
+        storage.get(&pack(1)).unwrap_err();
+        server.take_requests().len()
+    };
+    let counts: Vec<usize> = (0..5).map(|_| tries()).collect();
+    assert!(counts[0] > 1 && counts[3..] == [1, 1], "{counts:?}");
+    server.clear_rule();
+    assert_eq!(*storage.get(&pack(1)).unwrap(), *b"x");
+    server.set_rule(|_| Some(Instead::Cut));
+    assert!(tries() > 1, "once it has answered, it is waited for");
+}
+
+#[test]
 fn errors_of_servers_are_told_in_words_with_what_to_do_and_not_tried_again() {
     let (server, storage) = place();
     for (status, code, kind, word) in [
