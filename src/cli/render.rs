@@ -2,6 +2,7 @@
 
 mod compressed;
 mod copy;
+mod prune;
 mod retention;
 
 use std::io::{self, BufWriter, StdoutLock, Write};
@@ -30,7 +31,6 @@ use crate::commands::stats::Stats;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::KeyId;
 use crate::observer::Problem;
-use crate::store::prune::PruneSummary;
 use crate::store::salvage::Salvage;
 use crate::store::{KeyInfo, Recipient};
 use crate::units;
@@ -182,65 +182,6 @@ fn beyond_healing(report: &RepairReport) -> String {
     text
 }
 
-fn prune_text(report: &PruneReport) -> String {
-    let PruneSummary { decision, .. } = &report.summary;
-    let mut text = format!(
-        "{} need {} of {} in {}.\n",
-        number(report.snapshots, "snapshot"),
-        units::size(decision.bytes_needed),
-        units::size(decision.bytes),
-        number(decision.packs, "pack"),
-    );
-    if report.dry_run {
-        text.push_str(&format!(
-            "Would delete {} that nobody needs ({}), and rewrite {} ({} of them are needed): {} would be freed.\n",
-            number(decision.packs_unused, "pack"),
-            units::size(decision.bytes_unused),
-            number(decision.packs_rewritten, "pack"),
-            units::size(decision.bytes_rewritten),
-            units::size(decision.bytes_freed),
-        ));
-        return text;
-    }
-    text.push_str(&pruned(&report.summary));
-    text
-}
-
-fn pruned(summary: &PruneSummary) -> String {
-    let freed = summary.bytes_deleted.saturating_sub(summary.bytes_written);
-    let mut text = match summary.packs_deleted {
-        0 if summary.packs_locked > 0 => "No space was freed.\n".to_owned(),
-        0 => "Nothing was deleted.\n".to_owned(),
-        n => format!(
-            "Deleted {}, wrote {} anew: {} freed.\n",
-            number(n, "pack"),
-            units::size(summary.bytes_written),
-            units::size(freed)
-        ),
-    };
-    if let Some(until) = summary.locked_until {
-        text.push_str(&format!(
-            "{} ({}) deleted and locked: space is taken until {}.\n",
-            number(summary.packs_locked, "pack"),
-            units::size(summary.bytes_locked),
-            local_time(until)
-        ));
-    }
-    if summary.locks_extended > 0 {
-        text.push_str(&format!("{} locked for longer.\n", number(summary.locks_extended, "object")));
-    }
-    if summary.packs_spared > 0 {
-        text.push_str(&format!(
-            "{} stay: what was published meanwhile needs them.\n",
-            number(summary.packs_spared, "pack")
-        ));
-    }
-    for writer in &summary.writers_waited_for {
-        text.push_str(&format!("Still running: {writer}. What was to be deleted stays; run prune again later.\n"));
-    }
-    text
-}
-
 impl Renderer {
     fn object(value: &impl Serialize) -> Result<()> {
         let mut text = json(value)?;
@@ -376,11 +317,7 @@ impl Renderer {
                 number(stats.chunks, "chunk"),
                 units::size(stats.bytes_unique),
                 number(stats.packs, "pack"),
-                if stats.reflated.is_empty() {
-                    String::new()
-                } else {
-                    format!("Compressed: {}.\n", compressed::line(&stats.reflated))
-                },
+                compressed::sentence(&stats.reflated),
             )
         })
     }
@@ -441,7 +378,7 @@ impl Renderer {
     }
 
     pub(super) fn prune(&self, report: &PruneReport) -> Result<()> {
-        self.report(report, || prune_text(report))
+        self.report(report, || prune::text(report))
     }
 
     pub(super) fn repair(&self, report: &RepairReport) -> Result<()> {
@@ -645,9 +582,7 @@ fn component_text(component: &crate::archive::ComponentRecord) -> String {
         row("holds", format!("{} in {files} ({unchanged} unchanged)", units::size(stats.bytes_logical)));
         row("read", format!("{}, {} of it new", units::size(stats.bytes_read), units::size(stats.bytes_new)));
     }
-    if !stats.reflated.is_empty() {
-        row("compressed", compressed::line(&stats.reflated));
-    }
+    row("compressed", compressed::line(&stats.reflated));
     row("proof", component.completeness.clone().unwrap_or_default());
     row("references", component.references.join(", "));
     row("derived from", component.derived_from.join(", "));

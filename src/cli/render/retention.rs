@@ -39,7 +39,7 @@ fn forget_text(report: &ForgetReport) -> String {
         format!("{} of {all} removed{days}.\n", report.removed.len())
     });
     if let Some(prune) = &report.prune {
-        text.push_str(&super::prune_text(prune));
+        text.push_str(&super::prune::text(prune));
     } else if !report.removed.is_empty() {
         text.push_str("`compline prune` gives back what only they needed.\n");
     }
