@@ -40,6 +40,19 @@ pub struct Piece {
 }
 
 impl Piece {
+    /// This piece and the one behind it as one. None if that is too long.
+    #[must_use]
+    pub fn joined(&self, behind: &Self) -> Option<Self> {
+        let plain = [self.plain.as_slice(), &behind.plain].concat();
+        // The byte that both lie in stands at the end of this one and at the beginning of the other.
+        let rest = behind.deflated.get(usize::from(behind.skipped > 0)..)?;
+        let deflated = [self.deflated.as_slice(), rest].concat();
+        let bit_len = self.bit_len + behind.bit_len;
+        let fits = plain.len() <= PIECE_PLAIN_LEN_MAX && bit_len <= PIECE_BITS_MAX;
+        let (dictionary, skipped, is_last) = (self.dictionary.clone(), self.skipped, behind.is_last);
+        fits.then_some(Self { dictionary, plain, deflated, skipped, bit_len, is_last })
+    }
+
     /// Its bits from the lowest of the first byte on, zeros behind them.
     #[must_use]
     pub fn bits(&self) -> Vec<u8> {

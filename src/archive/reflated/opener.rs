@@ -190,11 +190,40 @@ impl<'o> Opener<'o> {
         }
         let looking = Looking { policy: self.policy, pieces: self.pieces, known: &self.opened.known };
         let looked: Vec<Looked> = window.into_par_iter().map(|segment| looking.look(segment)).collect();
+        let looked = self.mend(looked)?;
         self.take(looked);
         if self.is_done {
             self.finish();
         }
         Ok(())
+    }
+
+    /// The library fails at one piece in a thousand for where it ends: such a piece is looked at again together with the next one.
+    fn mend(&mut self, looked: Vec<Looked>) -> io::Result<Vec<Looked>> {
+        let looking = Looking { policy: self.policy, pieces: self.pieces, known: &self.opened.known };
+        let mut mended = Vec::with_capacity(looked.len());
+        let mut rest = looked.into_iter();
+        while let Some(looked) = rest.next() {
+            let Looked::Piece { piece, begins, record: None } = looked else {
+                mended.push(looked);
+                continue;
+            };
+            let behind = match rest.next() {
+                None if !piece.is_last => self.splitter.next()?.map(|segment| looking.look(segment)),
+                behind => behind,
+            };
+            let whole = match &behind {
+                Some(Looked::Piece { piece: behind, begins: false, .. }) => piece.joined(behind),
+                _ => None,
+            };
+            match whole.and_then(|whole| Some((looking.record(&whole)?, whole))) {
+                Some((record, piece)) => mended.push(Looked::Piece { piece, begins, record: Some(record) }),
+                None => {
+                    mended.extend([Some(Looked::Piece { piece, begins, record: None }), behind].into_iter().flatten());
+                }
+            }
+        }
+        Ok(mended)
     }
 
     fn take(&mut self, looked: Vec<Looked>) {
