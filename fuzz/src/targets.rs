@@ -49,7 +49,6 @@ pub const ALL: &[(&str, fn(&[u8]))] = &[
     ("content", content),
     ("pieces", pieces),
     ("recipe", recipe),
-    ("reflate", reflate),
     ("deflate", deflate),
     ("snapshot", snapshot),
     ("page", page),
@@ -99,18 +98,6 @@ fn recipe(data: &[u8]) {
             record.encode(&mut w);
         }
         assert_eq!(w.into_bytes(), data);
-    }
-}
-
-/// Any corrections of any plain bytes: the first bytes say how long what is.
-fn reflate(data: &[u8]) {
-    caught();
-    let Some(([dictionary, plain, alignment], rest)) = data.split_first_chunk() else { return };
-    let (dictionary, rest) = rest.split_at(rest.len().min(usize::from(*dictionary)));
-    let (plain, corrections) = rest.split_at(rest.len().min(usize::from(*plain) * 16));
-    let bit_len = plain.len() as u64 * 3;
-    if let Some(bits) = recreate(dictionary, plain, corrections, alignment % 8, bit_len) {
-        assert_eq!(bits.len() as u64, bit_len.div_ceil(8));
     }
 }
 
