@@ -1,7 +1,7 @@
 //! Making a stream again out of its plain bytes and its recipe. Pieces are made on all cores, a window of them at once; what
 //! comes out is in order, and compared with its proof before anybody sees it.
 
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -52,8 +52,7 @@ pub struct Recreated<'s> {
     dictionary: Vec<u8>,
     /// What was made; at last a byte that is not full yet.
     open: Bits,
-    ready: Vec<u8>,
-    given: usize,
+    ready: Cursor<Vec<u8>>,
     /// Bytes that are still to come.
     left: u64,
 }
@@ -76,8 +75,7 @@ impl<'s> Recreated<'s> {
             copying: 0,
             dictionary: Vec::new(),
             open: Bits::default(),
-            ready: Vec::new(),
-            given: 0,
+            ready: Cursor::default(),
             left: content.len,
         }
     }
@@ -200,7 +198,7 @@ impl<'s> Recreated<'s> {
                 }
             }
         }
-        self.ready = self.open.take_full();
+        self.ready = Cursor::new(self.open.take_full());
         Ok(())
     }
 
@@ -210,7 +208,8 @@ impl<'s> Recreated<'s> {
 
     /// Whatever the recipe says, the file is as long as its entry says.
     fn check_len(&mut self) -> Result<()> {
-        let left = self.left.checked_sub(self.ready.len() as u64).ok_or_else(|| wrong("it comes out too long"))?;
+        let left =
+            self.left.checked_sub(self.ready.get_ref().len() as u64).ok_or_else(|| wrong("it comes out too long"))?;
         self.left = left;
         if self.is_at_end() && (left > 0 || self.plain_left > 0 || !self.open.is_empty()) {
             return Err(wrong("it comes out with another length"));
@@ -222,17 +221,9 @@ impl<'s> Recreated<'s> {
 impl Read for Recreated<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let ready = &self.ready[self.given..];
-            if !ready.is_empty() || buffer.is_empty() {
-                let len = ready.len().min(buffer.len());
-                buffer[..len].copy_from_slice(&ready[..len]);
-                self.given += len;
+            let len = self.ready.read(buffer)?;
+            if len > 0 || buffer.is_empty() || self.is_at_end() {
                 return Ok(len);
-            }
-            self.ready.clear();
-            self.given = 0;
-            if self.is_at_end() {
-                return Ok(0);
             }
             self.fill().and_then(|()| self.check_len()).map_err(io::Error::other)?;
         }

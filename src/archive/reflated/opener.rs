@@ -3,7 +3,7 @@
 //! Bytes in which nothing begins are passed on where they lie. Pieces of one member, and of several in a row, are looked at on all
 //! cores, a window of them at once; the first one that can't be made again turns the rest of its member back into bytes.
 
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -133,9 +133,8 @@ pub struct Opener<'o> {
     policy: Policy,
     pieces: &'o KnownPieces<'o>,
     opened: &'o Opened,
-    /// Plain bytes, and how many of them were given.
-    ready: Vec<u8>,
-    given: usize,
+    /// Plain bytes that are to be given.
+    ready: Cursor<Vec<u8>>,
     /// Bytes since the last piece, as long as they may become a literal ...
     raw: Vec<u8>,
     /// ... and how many went to the plain bytes.
@@ -161,8 +160,7 @@ impl<'o> Opener<'o> {
             policy,
             pieces,
             opened,
-            ready: Vec::new(),
-            given: 0,
+            ready: Cursor::default(),
             raw: Vec::new(),
             copied: 0,
             shared: None,
@@ -273,7 +271,7 @@ impl<'o> Opener<'o> {
         add(&self.opened.deflated_len, piece.bit_len / 8);
         add(&self.opened.plain_len, piece.plain.len() as u64);
         self.put_record(record);
-        self.ready.extend_from_slice(&piece.plain);
+        self.ready.get_mut().extend_from_slice(&piece.plain);
         let bit_at = (u64::from(piece.skipped) + piece.bit_len) % 8;
         let last = usize::try_from((u64::from(piece.skipped) + piece.bit_len) / 8).unwrap_or(usize::MAX);
         let byte = piece.deflated.get(last).filter(|_| bit_at > 0);
@@ -291,8 +289,8 @@ impl<'o> Opener<'o> {
             return;
         }
         self.copied += (self.raw.len() + bytes.len()) as u64;
-        self.ready.append(&mut self.raw);
-        self.ready.extend_from_slice(bytes);
+        self.ready.get_mut().append(&mut self.raw);
+        self.ready.get_mut().extend_from_slice(bytes);
     }
 
     /// The last piece ends within a byte, and no other one goes on there.
@@ -334,7 +332,7 @@ impl<'o> Opener<'o> {
             self.end_raw();
             self.end_chunk();
         } else {
-            self.ready.append(&mut self.raw);
+            self.ready.get_mut().append(&mut self.raw);
         }
     }
 }
@@ -342,18 +340,12 @@ impl<'o> Opener<'o> {
 impl Read for Opener<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let ready = &self.ready[self.given..];
-            if !ready.is_empty() {
-                let len = ready.len().min(buffer.len());
-                buffer[..len].copy_from_slice(&ready[..len]);
-                self.given += len;
+            let len = self.ready.read(buffer)?;
+            if len > 0 || self.is_done || buffer.is_empty() {
                 return Ok(len);
             }
-            self.ready.clear();
-            self.given = 0;
-            if self.is_done || buffer.is_empty() {
-                return Ok(0);
-            }
+            self.ready.get_mut().clear();
+            self.ready.set_position(0);
             // Bytes before that may become a literal come first.
             if self.raw.is_empty()
                 && self.shared.is_none()
