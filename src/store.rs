@@ -1,5 +1,6 @@
 //! Chunks by id: deduplicated, packed, indexed, encrypted. Knows no trees.
 
+mod alignment;
 pub mod check;
 mod chunk_reader;
 pub mod config;
@@ -27,8 +28,9 @@ mod spans;
 mod take_over;
 mod writer;
 
+pub use alignment::{Alignment, Older, Outcome};
 pub use chunk_reader::ChunkReader;
-pub use frame_maker::{DeltaPolicy, Outcome, PackedFrame};
+pub use frame_maker::{DeltaPolicy, PackedFrame};
 pub use keyring::{KeyInfo, Recipient, Unlock};
 pub use pack::Role;
 pub use repository::{Repository, exists};

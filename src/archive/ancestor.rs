@@ -1,22 +1,25 @@
 //! What lay where a chunk lies now: aligns a stream, while it is cut, with the pieces of its older version.
 //!
 //! Chunks that did not change are anchors. Between them the distance of the two versions is followed along cuts that agree:
-//! cut points depend on the content around them, so most survive a change elsewhere in the chunk.
+//! cut points depend on the content around them, so most survive a change elsewhere in the chunk. What comes of a chunk tells
+//! more, but late: others have been cut meanwhile. So where each lies is reckoned again whenever one before it is found.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
 
 use super::content::Leaves;
 use super::entry::{Content, Piece};
 use crate::error::Result;
 use crate::id::ChunkId;
-use crate::store::{ChunkSource, Outcome};
+use crate::pipeline::lock;
+use crate::store::{Alignment, ChunkSource, Older, Outcome};
 
 /// Pieces ahead of where the stream is that are known: it may have lost so much.
 const AHEAD_COUNT: usize = 1024;
-/// Pieces behind that are kept: it may have gained so much.
-const BEHIND_COUNT: usize = 256;
-/// Chunks of the new version that are remembered for [`Ancestor::learn`].
-const RECENT_COUNT: usize = 1024;
+/// Pieces behind that are kept: it may have gained so much, and chunks wait to be stored.
+const BEHIND_COUNT: usize = 1024;
+/// Chunks of the new version that are remembered.
+const STEP_COUNT: usize = 1024;
 /// Pieces that are given for one chunk at most.
 const OLDER_COUNT_MAX: usize = 4;
 /// Cuts of both versions are taken for the same one when they are off by no more than this ...
@@ -37,44 +40,10 @@ const OVERLAP_SHARE: u64 = 16;
 /// ... or less than this, nothing is expected.
 const OVERLAP_LEN: u64 = 8 << 10;
 
-/// A piece of the older version.
-struct Old {
-    id: Option<ChunkId>,
-    start: u64,
-    len: u64,
-}
-
-impl Old {
-    fn end(&self) -> u64 {
-        self.start + self.len
-    }
-}
-
 /// The older version of one stream, and how far the new one has come.
 pub struct Ancestor<'s> {
     rest: Option<Box<dyn Iterator<Item = Result<Piece>> + 's>>,
-    window: VecDeque<Old>,
-    /// Number of the first piece of the window.
-    first: u64,
-    numbers: HashMap<ChunkId, u64>,
-    /// Length of the new version so far.
-    at: u64,
-    /// How much further back the older version is at the same content.
-    drift: i64,
-    /// Where in the new version the two were last seen to have a cut in common.
-    snapped: u64,
-    /// Where in the new version, and where in the older one, they are proven to be the same.
-    proven: (u64, u64),
-    /// Nothing was found since.
-    lost: bool,
-    recent: VecDeque<Recent>,
-}
-
-/// A chunk of the new version, and where it was expected.
-struct Recent {
-    id: ChunkId,
-    start: u64,
-    drift: i64,
+    course: Arc<Mutex<Course>>,
 }
 
 impl<'s> Ancestor<'s> {
@@ -92,54 +61,185 @@ impl<'s> Ancestor<'s> {
     }
 
     fn of(pieces: Box<dyn Iterator<Item = Result<Piece>> + 's>) -> Self {
-        Self {
-            rest: Some(pieces),
-            window: VecDeque::new(),
-            first: 0,
-            numbers: HashMap::new(),
-            at: 0,
-            drift: 0,
-            snapped: 0,
-            proven: (0, 0),
-            lost: false,
-            recent: VecDeque::new(),
-        }
+        Self { rest: Some(pieces), course: Arc::default() }
     }
 
     /// Passes over bytes that are not stored: a hole.
     pub fn skip(&mut self, len: u64) {
-        self.at += len;
+        lock(&self.course).at += len;
     }
 
-    /// The pieces of the older version that lay where the next chunk of the new one lies; none if it is one of them.
+    /// Takes in the next chunk of the new version. What it gives knows what lay there in the older one, better and better.
+    pub fn place(&mut self, id: &ChunkId, len: u64) -> Older {
+        let mut course = lock(&self.course);
+        course.load(&mut self.rest);
+        if course.push(*id, len) { Older::default() } else { Older::Aligned(self.course.clone()) }
+    }
+
+    /// The same, and what is known of it at once: the pieces of the older version that lay where the chunk lies; none if it is
+    /// one of them.
     pub fn older(&mut self, id: &ChunkId, len: u64) -> Vec<ChunkId> {
-        let start = self.at;
+        self.place(id, len).ids(id)
+    }
+}
+
+/// A piece of the older version.
+#[derive(Debug)]
+struct Old {
+    id: Option<ChunkId>,
+    start: u64,
+    len: u64,
+}
+
+impl Old {
+    fn end(&self) -> u64 {
+        self.start + self.len
+    }
+}
+
+/// What is known of the distance of the two versions at one place.
+#[derive(Debug, Clone, Copy, Default)]
+struct Position {
+    /// How much further back the older version is at the same content.
+    drift: i64,
+    /// Where in the new version the two were last seen to agree.
+    snapped: u64,
+    /// Where in the older version they are proven to be the same.
+    proven: u64,
+    /// Nothing was found since.
+    lost: bool,
+}
+
+impl Position {
+    fn expected(&self, at: u64) -> u64 {
+        at.saturating_add_signed(self.drift)
+    }
+
+    /// By how much that may be wrong.
+    fn doubt(&self, at: u64) -> u64 {
+        (at.saturating_sub(self.snapped) / DOUBT_SHARE).min(DOUBT_MAX)
+    }
+}
+
+/// What came of a chunk.
+#[derive(Debug, Clone, Copy)]
+enum Found {
+    /// Not known yet.
+    Later,
+    /// The older version has nothing like it where it was looked for.
+    Nothing,
+    /// So much further back it lies there.
+    At(i64),
+}
+
+/// A chunk of the new version.
+#[derive(Debug)]
+struct Step {
+    id: ChunkId,
+    start: u64,
+    len: u64,
+    /// Its place in the older version, which has it too.
+    anchor: Option<u64>,
+    found: Found,
+    /// What is known where it begins, and where it ends.
+    before: Position,
+    behind: Position,
+}
+
+/// Where two versions of a stream lie beside each other.
+#[derive(Debug, Default)]
+struct Course {
+    window: VecDeque<Old>,
+    /// Number of the first piece of the window.
+    first: u64,
+    numbers: HashMap<ChunkId, u64>,
+    /// Length of the new version so far.
+    at: u64,
+    /// What is known there.
+    position: Position,
+    steps: VecDeque<Step>,
+}
+
+impl Course {
+    /// The next chunk of the new version; whether the older one has it too.
+    fn push(&mut self, id: ChunkId, len: u64) -> bool {
+        let anchor = self.numbers.get(&id).and_then(|number| self.numbered(*number)).map(|old| old.start);
+        let before = self.position;
+        let mut step = Step { id, start: self.at, len, anchor, found: Found::Later, before, behind: before };
         self.at += len;
-        self.load(self.expected(start));
-        if let Some(old) = self.numbers.get(id).and_then(|number| self.numbered(*number)) {
-            let proven = (self.at, old.end());
-            self.drift = distance(old.start, start);
-            self.snapped = self.at;
-            self.proven = proven;
-            self.lost = false;
-            return Vec::new();
+        step.behind = self.behind(&step);
+        self.position = step.behind;
+        if self.steps.len() == STEP_COUNT {
+            self.steps.pop_front();
         }
-        if self.recent.len() == RECENT_COUNT {
-            self.recent.pop_front();
+        self.steps.push_back(step);
+        anchor.is_some()
+    }
+
+    /// What is known behind a chunk by what is known before it.
+    fn behind(&self, step: &Step) -> Position {
+        let end = step.start + step.len;
+        if let Some(old) = step.anchor {
+            return Position { drift: distance(old, step.start), snapped: end, proven: old + step.len, lost: false };
         }
-        self.recent.push_back(Recent { id: *id, start, drift: self.drift });
-        // The start comes first: the end may move the drift.
-        let expected_start = self.expected(start);
-        let before = ((start - self.snapped) / DOUBT_SHARE).min(DOUBT_MAX);
-        self.snap();
-        let expected_end = self.expected(self.at);
-        let behind = ((self.at - self.snapped) / DOUBT_SHARE).min(DOUBT_MAX);
-        let slack = (len / OVERLAP_SHARE).min(OVERLAP_LEN);
+        let mut position = step.before;
+        match step.found {
+            Found::Later => {}
+            Found::Nothing => position.lost = true,
+            Found::At(drift) => {
+                let proven = step.start.saturating_add_signed(drift);
+                position = Position { drift, snapped: position.snapped.max(step.start), proven, lost: false };
+            }
+        }
+        self.snap(&mut position, end);
+        position
+    }
+
+    /// If a chunk that ends here ends about where a piece ended, it ended there.
+    fn snap(&self, position: &mut Position, end: u64) {
+        let expected = position.expected(end);
+        let tolerance = (TOLERANCE + (end - position.snapped) / TOLERANCE_SHARE).min(TOLERANCE_MAX);
+        let next = self.window.partition_point(|old| old.end() < expected);
+        let near = [next.checked_sub(1), Some(next)].into_iter().flatten().filter_map(|n| self.window.get(n));
+        let nearest = near.map(Old::end).min_by_key(|end| end.abs_diff(expected));
+        if let Some(old_end) = nearest.filter(|old_end| old_end.abs_diff(expected) <= tolerance) {
+            position.drift = distance(old_end, end);
+            position.snapped = end;
+        }
+    }
+
+    /// Reckons again what is known behind the chunk `n`, up to the next one that the older version has too.
+    fn follow(&mut self, n: usize) {
+        let mut before = None;
+        for n in n..self.steps.len() {
+            let step = &mut self.steps[n];
+            if let Some(before) = before {
+                if step.anchor.is_some() {
+                    return;
+                }
+                step.before = before;
+            }
+            let behind = self.behind(&self.steps[n]);
+            self.steps[n].behind = behind;
+            before = Some(behind);
+        }
+        self.position = before.unwrap_or(self.position);
+    }
+
+    fn numbered(&self, number: u64) -> Option<&Old> {
+        self.window.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    fn older(&self, step: &Step) -> Vec<ChunkId> {
+        let end = step.start + step.len;
+        let (expected_start, before) = (step.before.expected(step.start), step.before.doubt(step.start));
+        let (expected_end, behind) = (step.behind.expected(end), step.behind.doubt(end));
+        let slack = (step.len / OVERLAP_SHARE).min(OVERLAP_LEN);
         let first = self.window.partition_point(|old| old.end() + before <= expected_start + slack);
         let overlapping = self.window.range(first..).take_while(|old| old.start + slack < expected_end + behind);
         let mut older: Vec<ChunkId> = overlapping.filter_map(|old| old.id).take(OLDER_COUNT_MAX).collect();
-        if self.lost {
-            let first = self.window.partition_point(|old| old.end() <= self.proven.1);
+        if step.before.lost {
+            let first = self.window.partition_point(|old| old.end() <= step.before.proven);
             for id in self.window.range(first..).filter_map(|old| old.id).take(LOST_COUNT) {
                 if !older.contains(&id) {
                     older.push(id);
@@ -149,57 +249,14 @@ impl<'s> Ancestor<'s> {
         older
     }
 
-    /// Takes in what came of the chunks that were given: where the alignment was lost, it is found again.
-    pub fn learn(&mut self, outcomes: &[Outcome]) {
-        for outcome in outcomes {
-            let is_it = |recent: &Recent| recent.id == outcome.new && recent.start >= self.proven.0;
-            let Some(n) = self.recent.iter().position(is_it) else { continue };
-            let Some((old, shift)) = outcome.aligned else {
-                self.lost = true;
-                continue;
-            };
-            let Some(old) = self.numbers.get(&old).and_then(|number| self.numbered(*number)) else { continue };
-            let recent = &self.recent[n];
-            let drift = distance(old.start, recent.start) + shift;
-            self.lost = false;
-            self.proven = (recent.start, recent.start.saturating_add_signed(drift));
-            // What was seen of cuts since then remains as good as it was.
-            let correction = drift - recent.drift;
-            self.drift += correction;
-            for later in self.recent.iter_mut().skip(n) {
-                later.drift += correction;
-            }
-        }
-    }
-
-    fn expected(&self, at: u64) -> u64 {
-        at.saturating_add_signed(self.drift)
-    }
-
-    fn numbered(&self, number: u64) -> Option<&Old> {
-        self.window.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
-    }
-
-    /// If the chunk that ends now ends about where a piece ended, it ended there.
-    fn snap(&mut self) {
-        let expected = self.expected(self.at);
-        let tolerance = (TOLERANCE + (self.at - self.snapped) / TOLERANCE_SHARE).min(TOLERANCE_MAX);
-        let next = self.window.partition_point(|old| old.end() < expected);
-        let near = [next.checked_sub(1), Some(next)].into_iter().flatten().filter_map(|n| self.window.get(n));
-        let nearest = near.map(Old::end).min_by_key(|end| end.abs_diff(expected));
-        if let Some(end) = nearest.filter(|end| end.abs_diff(expected) <= tolerance) {
-            self.drift = distance(end, self.at);
-            self.snapped = self.at;
-        }
-    }
-
-    /// Moves the window to where the older version is at `expected`.
-    fn load(&mut self, expected: u64) {
+    /// Moves the window to where the older version is now.
+    fn load(&mut self, rest: &mut Option<Box<dyn Iterator<Item = Result<Piece>> + '_>>) {
+        let expected = self.position.expected(self.at);
         let mut here = self.window.partition_point(|old| old.end() <= expected);
         while self.window.len() < here + AHEAD_COUNT {
             // What can't be read any more is no base either.
-            let Some(piece) = self.rest.as_mut().and_then(Iterator::next).and_then(Result::ok) else {
-                self.rest = None;
+            let Some(piece) = rest.as_mut().and_then(Iterator::next).and_then(Result::ok) else {
+                *rest = None;
                 break;
             };
             let start = self.window.back().map_or(0, Old::end);
@@ -220,6 +277,27 @@ impl<'s> Ancestor<'s> {
             self.first += 1;
             here -= 1;
         }
+    }
+}
+
+impl Alignment for Mutex<Course> {
+    fn older(&self, new: &ChunkId) -> Vec<ChunkId> {
+        let course = lock(self);
+        let step = course.steps.iter().rev().find(|step| step.id == *new);
+        step.map(|step| course.older(step)).unwrap_or_default()
+    }
+
+    fn learn(&self, outcome: &Outcome) {
+        let mut course = lock(self);
+        let Some(n) = course.steps.iter().rposition(|step| step.id == outcome.new) else { return };
+        let mut found = Found::Nothing;
+        if let Some((old, shift)) = outcome.aligned {
+            // From a base that lay elsewhere nothing is learned.
+            let Some(old) = course.numbers.get(&old).and_then(|number| course.numbered(*number)) else { return };
+            found = Found::At(distance(old.start, course.steps[n].start) + shift);
+        }
+        course.steps[n].found = found;
+        course.follow(n);
     }
 }
 
@@ -281,10 +359,44 @@ mod tests {
         let mut rest = (0..).zip(lens(100)).skip(10);
         let (_, len) = rest.next().expect("a piece");
         ancestor.older(&id(NEW + 30), len + 10);
-        ancestor.learn(&[Outcome { new: id(NEW + 30), aligned: Some((id(10), 0)) }]);
+        ancestor.course.learn(&Outcome { new: id(NEW + 30), aligned: Some((id(10), 0)) });
         for (n, len) in rest.take(50) {
             assert_eq!(ancestor.older(&id(NEW + 100 + n), len), [id(n)]);
         }
+    }
+
+    #[test]
+    fn what_is_learned_late_moves_what_was_placed_meanwhile() {
+        let mut ancestor = ancestor(lens(100));
+        for (n, len) in (0..).zip(lens(10)) {
+            assert_eq!(ancestor.older(&id(n), len), []);
+        }
+        // Bytes that the older version has not, and behind them all of it, a little changed.
+        ancestor.older(&id(NEW), 3_000_000);
+        let rest: Vec<(u32, u64)> = (0..).zip(lens(100)).skip(10).take(30).collect();
+        let placed: Vec<Older> = rest.iter().map(|(n, len)| ancestor.place(&id(NEW + n), len + 10)).collect();
+        let told = |n: usize| placed[n].ids(&id(NEW + rest[n].0));
+        assert!(!told(20).contains(&id(30)));
+        ancestor.course.learn(&Outcome { new: id(NEW), aligned: None });
+        assert!(told(0).contains(&id(10)));
+        ancestor.course.learn(&Outcome { new: id(NEW + 10), aligned: Some((id(10), 0)) });
+        for n in 1..30 {
+            assert_eq!(told(n), [id(10 + u32::try_from(n).expect("small"))]);
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_learned_moves_what_lies_behind_an_anchor() {
+        let mut ancestor = ancestor(lens(100));
+        ancestor.older(&id(NEW), 150_000);
+        let mut rest = (0..).zip(lens(100)).skip(1);
+        let (n, len) = rest.next().expect("a piece");
+        assert_eq!(ancestor.older(&id(n), len), []);
+        let (n, len) = rest.next().expect("a piece");
+        let behind = ancestor.place(&id(NEW + n), len + 5);
+        ancestor.course.learn(&Outcome { new: id(NEW), aligned: Some((id(40), 0)) });
+        ancestor.course.learn(&Outcome { new: id(NEW), aligned: None });
+        assert_eq!(behind.ids(&id(NEW + n)), [id(n)]);
     }
 
     #[test]
@@ -292,9 +404,11 @@ mod tests {
         let mut ancestor = ancestor(lens(20_000));
         for (n, len) in (0..).zip(lens(20_000)).filter(|(n, _)| n % 1000 < 300) {
             ancestor.older(&id(n), len);
-            assert!(ancestor.window.len() <= AHEAD_COUNT + BEHIND_COUNT + 1, "{}", ancestor.window.len());
-            assert!(ancestor.numbers.len() <= ancestor.window.len());
-            assert_eq!(ancestor.proven.0, ancestor.at, "{n}");
+            let course = lock(&ancestor.course);
+            assert!(course.window.len() <= AHEAD_COUNT + BEHIND_COUNT + 1, "{}", course.window.len());
+            assert!(course.numbers.len() <= course.window.len());
+            assert!(course.steps.len() <= STEP_COUNT);
+            assert_eq!(course.position.snapped, course.at, "{n}");
         }
     }
 }

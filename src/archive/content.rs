@@ -9,7 +9,7 @@ use crate::codec::{Reader, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
 use crate::observer::Context;
-use crate::store::{ChunkSource, Offered, PutSummary, Repository, Role, Writer as StoreWriter};
+use crate::store::{ChunkSource, Offered, Older, PutSummary, Repository, Role, Writer as StoreWriter};
 
 /// Pieces that an entry holds itself.
 pub const INLINE_COUNT_MAX: usize = 64;
@@ -111,11 +111,11 @@ impl ListSink<'_> {
         let mut w = Writer::new();
         entry::encode_pieces(pieces, &mut w);
         let bytes = w.into_bytes();
-        let id = self.put_chunk(&bytes, Vec::new())?.0;
+        let id = self.put_chunk(&bytes, Older::default())?.0;
         Ok(Piece { id, len: pieces.iter().map(|piece| piece.len).sum() })
     }
 
-    pub(super) fn put_chunk(&mut self, bytes: &[u8], older: Vec<ChunkId>) -> Result<(ChunkId, PutSummary)> {
+    pub(super) fn put_chunk(&mut self, bytes: &[u8], older: Older) -> Result<(ChunkId, PutSummary)> {
         let id = self.repository.chunk_id(bytes);
         let offered = Offered { id, bytes, older };
         let summary = self.writer.put(Role::Tree, std::iter::once(offered), &self.context)?;
@@ -133,7 +133,7 @@ impl ListSink<'_> {
         let mut ancestor = older.map(Ancestor::of_short);
         for chunk in chunker.split(&bytes) {
             let id = self.repository.chunk_id(chunk);
-            let older = ancestor.as_mut().map(|ancestor| ancestor.older(&id, chunk.len() as u64)).unwrap_or_default();
+            let older = ancestor.as_mut().map(|ancestor| ancestor.place(&id, chunk.len() as u64)).unwrap_or_default();
             let (id, _) = self.put_chunk(chunk, older)?;
             builder.push(Piece { id, len: chunk.len() as u64 }, self)?;
         }

@@ -13,7 +13,7 @@ use crate::chunker::{Chunker, Profile};
 use crate::error::Result;
 use crate::id::ChunkId;
 use crate::observer::{Context, Problem};
-use crate::store::{ChunkSource, Offered, Repository, Role, Writer};
+use crate::store::{ChunkSource, Offered, Older, Repository, Role, Writer};
 
 /// Problems that a component of a mended snapshot tells one by one.
 const PROBLEM_COUNT_MAX: usize = 100;
@@ -258,7 +258,7 @@ impl super::reach::Reached for Fetching<'_> {
             let Ok(bytes) = self.elsewhere.get(&id) else { continue };
             if self.repository.chunk_id(&bytes) == id {
                 // Whether it is of a tree or of content nobody knows any more; either may lie in either pack.
-                let offered = Offered { id, bytes: &bytes, older: Vec::new() };
+                let offered = Offered { id, bytes: &bytes, older: Older::default() };
                 self.fetched += self.writer.put(Role::Content, std::iter::once(offered), self.context)?.chunks_new;
             }
         }

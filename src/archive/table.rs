@@ -11,7 +11,7 @@ use super::fields::Fields;
 use crate::codec::{DecodeError, Decoded, Reader, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
-use crate::store::ChunkSource;
+use crate::store::{ChunkSource, Older};
 
 /// First byte of every page.
 pub const TABLE_VERSION: u8 = 1;
@@ -544,7 +544,7 @@ fn put_page(level: u8, page: OpenPage, sink: &mut ListSink<'_>) -> Result<PageRe
     let OpenPage { body, count, first_key, row_count, content_len } = page;
     let mut w = Writer::new();
     w.u8(TABLE_VERSION).u8(level).varint(count).bytes(&body.into_bytes());
-    let (id, _) = sink.put_chunk(&w.into_bytes(), Vec::new())?;
+    let (id, _) = sink.put_chunk(&w.into_bytes(), Older::default())?;
     Ok(PageRef { first_key, id, row_count, content_len })
 }
 

@@ -35,7 +35,7 @@ use crate::id::ChunkId;
 use crate::observer::{Counter, Problem};
 use crate::pipeline::{self, Sender};
 use crate::reflate::{Policy, next_start};
-use crate::store::Offered;
+use crate::store::{Offered, Older};
 use reading::{ReadUnit, Reading, TakeApart};
 use scout::Scout;
 use selection::Selection;
@@ -112,7 +112,11 @@ struct Taken {
 impl SmallFile {
     fn chunks<'b>(&self, bytes: &'b [u8]) -> impl Iterator<Item = Offered<'b>> {
         let placed = self.ids.iter().zip(self.cuts.windows(2));
-        placed.map(|((id, older), cuts)| Offered { id: *id, bytes: &bytes[cuts[0]..cuts[1]], older: older.clone() })
+        placed.map(|((id, older), cuts)| Offered {
+            id: *id,
+            bytes: &bytes[cuts[0]..cuts[1]],
+            older: Older::Known(older.clone()),
+        })
     }
 
     fn pieces(&self) -> impl Iterator<Item = Piece> {

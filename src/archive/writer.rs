@@ -26,7 +26,7 @@ use crate::id::{ChunkId, SnapshotId};
 use crate::observer::{Context, Counter, Problem};
 use crate::pipeline::{self, Receiver, Relay, Sender, Turn};
 use crate::reflate::Policy;
-use crate::store::{Offered, Repository, Role, Writer};
+use crate::store::{Offered, Older, Repository, Role, Writer};
 
 /// Bytes of a stream that are cut and hashed together, in chunks of greatest length. A segment has a chunk or two that are
 /// cut twice, and one such length of the next segment with it. Twice as many cost 8 MiB on two cores and gain nothing there.
@@ -35,8 +35,6 @@ const SEGMENT_CHUNK_COUNT: usize = 2;
 const SEGMENT_LEN_MIN: usize = 2 << 20;
 /// More threads than this cut faster than anything can be read or stored, and each has a segment in memory.
 const STREAM_WORKERS_MAX: usize = 8;
-/// Chunks of a stream that are put at once: what is found out about them helps with the next.
-const PUT_COUNT: usize = 8;
 /// Permission bits of streams: nobody but the owner.
 const STREAM_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -319,7 +317,7 @@ impl<'w> ComponentWriter<'w> {
     /// Stores a part of a recipe.
     pub(super) fn put_recipe(&mut self, chunk: &RecipeChunk, pieces: &KnownPieces<'_>) -> Result<Piece> {
         let id = self.repository.chunk_id(&chunk.bytes);
-        self.put_chunks(std::iter::once(Offered { id, bytes: &chunk.bytes, older: Vec::new() }))?;
+        self.put_chunks(std::iter::once(Offered { id, bytes: &chunk.bytes, older: Older::default() }))?;
         pieces.note(&id, &chunk.proofs)?;
         Ok(Piece { id, len: chunk.bytes.len() as u64 })
     }
@@ -445,17 +443,10 @@ impl<'w> ComponentWriter<'w> {
             self.count(Counter::BytesRead, batch.len() as u64);
         }
         self.store_recipe(stream)?;
-        let mut chunks = ids.iter().zip(batch.chunks()).peekable();
-        while chunks.peek().is_some() {
-            if let Some(ancestor) = &mut stream.ancestor {
-                ancestor.learn(&self.writer.take_outcomes());
-            }
-            let new = self.put_chunks(chunks.by_ref().take(PUT_COUNT).map(|(id, bytes)| {
-                let older = stream.ancestor.as_mut().map(|ancestor| ancestor.older(id, bytes.len() as u64));
-                Offered { id: *id, bytes, older: older.unwrap_or_default() }
-            }))?;
-            stream.new_len += new;
-        }
+        stream.new_len += self.put_chunks(ids.iter().zip(batch.chunks()).map(|(id, bytes)| {
+            let older = stream.ancestor.as_mut().map(|ancestor| ancestor.place(id, bytes.len() as u64));
+            Offered { id: *id, bytes, older: older.unwrap_or_default() }
+        }))?;
         let mut lists = self.lists();
         for (chunk, id) in batch.chunks().zip(ids) {
             stream.builder.push(Piece { id: *id, len: chunk.len() as u64 }, &mut lists)?;

@@ -177,17 +177,23 @@ mod tests {
             parts in prop::collection::vec((0_u8..5, 1_usize..200_000), 1..8),
         ) {
             let mut bytes = Vec::new();
+            let mut skewed_len = 0;
             for (number, (kind, len)) in parts.into_iter().enumerate() {
                 let part = noise(len, seed.wrapping_add(number as u64));
                 match kind {
                     0 | 1 => bytes.extend(part),
                     2 => bytes.extend(text(len / 50, seed)),
-                    3 => bytes.extend(part.into_iter().take(len / 20).map(|byte| byte & 0x3f)),
+                    3 => {
+                        skewed_len += len / 20;
+                        bytes.extend(part.into_iter().take(len / 20).map(|byte| byte & 0x3f));
+                    }
                     _ => bytes.extend_from_within(..bytes.len().min(len / 200)),
                 }
             }
             let saved = bytes.len() - zstd_len(&bytes);
-            prop_assert!(may_compress(&bytes) || saved * 100 <= bytes.len(), "{saved} of {} bytes", bytes.len());
+            // Between two windows two bits of each of these may go unseen.
+            let unseen = bytes.len() / 100 + skewed_len / 4;
+            prop_assert!(may_compress(&bytes) || saved <= unseen, "{saved} of {} bytes", bytes.len());
         }
     }
 }

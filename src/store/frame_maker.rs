@@ -5,9 +5,9 @@
 //! has a feature in common. A delta is decoded again before anybody relies on it.
 
 use std::cell::RefCell;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::alignment::{Older, Outcome};
 use super::frame_source::{FrameSource, WRITE_FRAMES_LEN};
 use super::index::ChunkPlace;
 use super::pack::{BASE_COUNT_MAX, BASE_LEN_MAX, FrameKind, Lineage, Role};
@@ -16,7 +16,6 @@ use crate::compress;
 use crate::delta::{self, BaseIndex, Encoded, Features};
 use crate::error::Result;
 use crate::id::ChunkId;
-use crate::pipeline::lock;
 
 /// How deltas are chained (decision `delta-chains`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +62,6 @@ const FEATURES_LEN_MIN: [usize; 2] = [16 << 10, 4 << 10];
 const DELTA_LEVEL: i32 = 6;
 /// A base from which less than one byte in so many of the chunk is copied is left out.
 const USED_SHARE_MIN: usize = 64;
-/// Outcomes that nobody asked for are dropped beyond so many.
-const OUTCOMES_MAX: usize = 1024;
 /// Before so many bytes came in, nothing is said about their novelty.
 const NOVELTY_LEN: u64 = 64 << 20;
 /// Where at most one byte in so many becomes no delta and was not stored before ...
@@ -77,7 +74,7 @@ const LEVEL_OF_FEW: i32 = 9;
 struct NewChunk {
     id: ChunkId,
     len: usize,
-    older: Vec<ChunkId>,
+    older: Older,
 }
 
 /// Chunks that are going to be frames together.
@@ -97,7 +94,7 @@ impl Batch {
     }
 
     /// Appends a chunk, and what lay at its place in an older version.
-    pub fn push(&mut self, id: ChunkId, bytes: &[u8], older: Vec<ChunkId>) {
+    pub fn push(&mut self, id: ChunkId, bytes: &[u8], older: Older) {
         self.plain.extend_from_slice(bytes);
         self.chunks.push(NewChunk { id, len: bytes.len(), older });
     }
@@ -153,21 +150,10 @@ struct Found {
     aligned: Option<(ChunkId, i64)>,
 }
 
-/// What came of looking for something like a new chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
-    /// The new chunk.
-    pub new: ChunkId,
-    /// A stored one that has much in common with it, and where the same bytes lie in that one, less where they lie in the
-    /// new one.
-    pub aligned: Option<(ChunkId, i64)>,
-}
-
 /// Makes frames; shared by the threads that do.
 pub struct FrameMaker {
     source: FrameSource<'static>,
     policy: DeltaPolicy,
-    outcomes: Mutex<Vec<Outcome>>,
     /// Bytes of chunks that became no delta.
     whole_len: AtomicU64,
 }
@@ -180,38 +166,21 @@ impl FrameMaker {
     /// For chunks of `repository`.
     #[must_use]
     pub fn new(repository: Repository, policy: DeltaPolicy) -> Self {
-        Self {
-            source: FrameSource::new(repository, None, WRITE_FRAMES_LEN),
-            policy,
-            outcomes: Mutex::default(),
-            whole_len: AtomicU64::new(0),
-        }
-    }
-
-    /// What came of chunks since the last call.
-    pub fn take_outcomes(&self) -> Vec<Outcome> {
-        std::mem::take(&mut *lock(&self.outcomes))
-    }
-
-    fn note(&self, new: ChunkId, aligned: Option<(ChunkId, i64)>) {
-        let mut outcomes = lock(&self.outcomes);
-        if outcomes.len() < OUTCOMES_MAX {
-            outcomes.push(Outcome { new, aligned });
-        }
+        Self { source: FrameSource::new(repository, None, WRITE_FRAMES_LEN), policy, whole_len: AtomicU64::new(0) }
     }
 
     /// Whether it costs ways over the network to make deltas of the chunks of `batch`.
     #[must_use]
     pub fn has_far_bases(&self, batch: &Batch) -> bool {
         let is_far = self.source.repository().storage().is_remote();
-        is_far && self.policy.depth_max > 0 && batch.chunks.iter().any(|chunk| !chunk.older.is_empty())
+        is_far && self.policy.depth_max > 0 && batch.chunks.iter().any(|chunk| !chunk.older.is_nothing())
     }
 
     /// Gets what [`make`](Self::make) is going to need for `batch` from far away.
     pub fn fetch_ahead(&self, batch: &Batch) {
         for chunk in &batch.chunks {
             // What goes wrong goes wrong again where it is needed.
-            if let Ok(Some(lineage)) = self.lineage(&chunk.older) {
+            if let Ok(Some(lineage)) = self.lineage(&chunk.older.ids(&chunk.id)) {
                 self.source.fetch_ahead(&lineage);
             }
         }
@@ -266,20 +235,22 @@ impl FrameMaker {
             return (None, None);
         }
         // A base that can't be had costs the delta, never the backup: the chunk is stored whole then.
-        let first = self.over(&chunk.older, bytes).ok().flatten();
+        let older = chunk.older.ids(&chunk.id);
+        let learn = |aligned| chunk.older.learn(&Outcome { new: chunk.id, aligned });
+        let first = self.over(&older, bytes).ok().flatten();
         if bytes.len() < FEATURES_LEN_MIN[role as usize - 1]
             || first.as_ref().is_some_and(|found| is_clear(found, bytes))
         {
-            self.note(chunk.id, first.as_ref().and_then(|found| found.aligned));
+            learn(first.as_ref().and_then(|found| found.aligned));
             return (first.filter(|found| pays(found, bytes)), None);
         }
         let Some(own) = delta::features(bytes) else { return (first.filter(|found| pays(found, bytes)), None) };
         let alike = self.source.repository().index().alike(&own).unwrap_or_default();
-        let alike: Vec<ChunkId> = alike.into_iter().filter(|id| !chunk.older.contains(id)).take(1).collect();
+        let alike: Vec<ChunkId> = alike.into_iter().filter(|id| !older.contains(id)).take(1).collect();
         let second = self.over(&alike, bytes).ok().flatten();
         let found = [first, second].into_iter().flatten().min_by_key(|found| found.bytes.len());
         let close = found.as_ref().filter(|found| found.bytes.len() <= bytes.len() / 2);
-        self.note(chunk.id, close.and_then(|found| found.aligned));
+        learn(close.and_then(|found| found.aligned));
         (found.filter(|found| pays(found, bytes)), Some(own))
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::alignment::Older;
 use super::envelope::HEADER_LEN;
 use super::frame_source::{FrameSource, READ_FRAMES_LEN};
 use super::index_segment::PackEntry;
@@ -126,7 +127,7 @@ fn save_pack(
             chunks.into_iter().partition(|(id, bytes)| repository.chunk_id(bytes) == *id);
         summary.chunks_saved += whole.len() as u64;
         summary.chunks_unreadable += torn.len() as u64;
-        let offered = whole.into_iter().map(|(id, bytes)| Offered { id, bytes, older: Vec::new() });
+        let offered = whole.into_iter().map(|(id, bytes)| Offered { id, bytes, older: Older::default() });
         writer.put(entry.role, offered, context)?;
     }
     Ok(())

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::ChunkSource;
+use super::alignment::Older;
 use super::chunk_reader::ChunkReader;
 use super::frame_maker::PackedFrame;
 use super::index::{ChunkPlace, FramePlace};
@@ -251,7 +252,7 @@ impl<'t> TakeOver<'t> {
         for (id, _) in &family.wanted {
             self.context.go_on()?;
             let bytes = self.reader.get(id)?;
-            let offered = Offered { id: *id, bytes: &bytes, older: older.clone() };
+            let offered = Offered { id: *id, bytes: &bytes, older: Older::Known(older.clone()) };
             let summary = writer.put(role, std::iter::once(offered), &self.context)?;
             self.context.count(Counter::BytesNew, summary.bytes_new);
         }

@@ -12,7 +12,8 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::frame_maker::{Batch, FrameMaker, Outcome, PackedFrame};
+use super::alignment::Older;
+use super::frame_maker::{Batch, FrameMaker, PackedFrame};
 use super::index_segment::{self, PackEntry};
 use super::pack::{FRAME_CHUNK_COUNT_MAX, FrameKind, Role};
 use super::pack_writer::{FinishedPack, PackWriter};
@@ -96,7 +97,7 @@ pub struct Offered<'b> {
     /// Its bytes.
     pub bytes: &'b [u8],
     /// Chunks that lay at its place in an older version of what it belongs to: it may be stored as a delta of them.
-    pub older: Vec<ChunkId>,
+    pub older: Older,
 }
 
 /// What [`Writer::put`] found.
@@ -240,7 +241,7 @@ impl Writer {
         if sent { self.checkpoint(context) } else { Err(self.failure()) }
     }
 
-    fn gather(&mut self, role: Role, id: ChunkId, bytes: &[u8], older: Vec<ChunkId>) -> Result<()> {
+    fn gather(&mut self, role: Role, id: ChunkId, bytes: &[u8], older: Older) -> Result<()> {
         if self.batches[role as usize - 1].is_full(bytes.len(), self.repository.inner.config.frame_len) {
             self.send_batch(role)?;
         }
@@ -264,11 +265,6 @@ impl Writer {
         let queue = self.ahead.as_ref().filter(|_| has_far_bases).or(self.jobs.as_ref());
         let sent = queue.is_some_and(|jobs| jobs.send(job).is_ok());
         if sent { Ok(()) } else { Err(self.failure()) }
-    }
-
-    /// What came of looking for something like new chunks, since the last call.
-    pub fn take_outcomes(&self) -> Vec<Outcome> {
-        self.maker.take_outcomes()
     }
 
     fn failure(&self) -> Error {

@@ -199,7 +199,8 @@ fn ctrl_c_ends_a_run_in_order_though_ssh_hears_it_too() {
         assert_eq!(output.status.code(), Some(130), "{scheme}: {}", text(&output.stderr));
         let sessions = std::fs::read_dir(machine.path("far/repository/sessions")).unwrap().count();
         assert_eq!(sessions, 0, "{scheme}: the session is ended");
-        assert!(machine.server.connections() <= before + 1, "{scheme}: and the line was there to end it");
+        // Several lines are there to carry packs; had any of them ended, there would be one more.
+        assert!(machine.server.connections() <= before + 4, "{scheme}: and the line was there to end it");
         machine.must(&["check", "--read-data"]);
     }
 }

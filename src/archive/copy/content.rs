@@ -21,8 +21,6 @@ use crate::store::{ChunkSource, Offered, Repository, Role, Writer};
 const WINDOW_LEN: u64 = 32 << 20;
 /// ... in no more chunks than this.
 const WINDOW_COUNT: usize = 4096;
-/// Chunks of one file that are offered at once: what is found out about them helps with the next.
-const PUT_COUNT: usize = 8;
 
 /// Stores the content of a snapshot in another repository, then its trees.
 pub struct Translator<'t> {
@@ -179,32 +177,27 @@ impl<'t> Translator<'t> {
         known: &HashMap<ChunkId, Known>,
         ancestor: &mut Option<Ancestor<'_>>,
     ) -> Result<()> {
-        for pieces in pieces.chunks(PUT_COUNT) {
-            if let Some(ancestor) = ancestor {
-                ancestor.learn(&self.writer.take_outcomes());
-            }
-            let mut offered = Vec::new();
-            for piece in pieces {
-                if piece.is_hole() {
-                    if let Some(ancestor) = ancestor {
-                        ancestor.skip(piece.len);
-                    }
-                    continue;
+        let mut offered = Vec::new();
+        for piece in pieces {
+            if piece.is_hole() {
+                if let Some(ancestor) = ancestor {
+                    ancestor.skip(piece.len);
                 }
-                let known = known.get(&piece.id).ok_or_else(|| unnamed(&piece.id))?;
-                let older = ancestor.as_mut().map(|ancestor| ancestor.older(&known.id, piece.len)).unwrap_or_default();
-                if let Some(bytes) = &known.bytes {
-                    if bytes.len() as u64 != piece.len {
-                        return Err(wrong_len(&piece.id));
-                    }
-                    offered.push(Offered { id: known.id, bytes, older });
+                continue;
+            }
+            let known = known.get(&piece.id).ok_or_else(|| unnamed(&piece.id))?;
+            let older = ancestor.as_mut().map(|ancestor| ancestor.place(&known.id, piece.len)).unwrap_or_default();
+            if let Some(bytes) = &known.bytes {
+                if bytes.len() as u64 != piece.len {
+                    return Err(wrong_len(&piece.id));
                 }
+                offered.push(Offered { id: known.id, bytes, older });
             }
-            self.context.count(Counter::BytesRead, pieces.iter().map(|piece| piece.len).sum());
-            if !offered.is_empty() {
-                let summary = self.writer.put(Role::Content, offered.into_iter(), &self.context)?;
-                self.context.count(Counter::BytesNew, summary.bytes_new);
-            }
+        }
+        self.context.count(Counter::BytesRead, pieces.iter().map(|piece| piece.len).sum());
+        if !offered.is_empty() {
+            let summary = self.writer.put(Role::Content, offered.into_iter(), &self.context)?;
+            self.context.count(Counter::BytesNew, summary.bytes_new);
         }
         Ok(())
     }
