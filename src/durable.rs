@@ -11,12 +11,14 @@
 //! fsync directory   after this the name is durable too; only now the call returns
 //! ```
 //!
-//! A writer keeps its temporary file locked, so that [`sweep`] can tell leftovers from work in progress without a clock.
+//! A writer keeps its temporary file locked, so that [`sweep`] can tell leftovers from work in progress without a clock. Where each
+//! machine has locks of its own (FUSE, NFS without its lock daemon), they must be old as well.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
@@ -27,6 +29,10 @@ pub const TEMP_PREFIX: &str = ".tmp-";
 
 /// How claims begin: temporary files like others to whoever sweeps.
 const CLAIM_PREFIX: &str = ".tmp-claim-";
+
+/// Temporary files that were last written so long before a new one, by the clock of who keeps them, have been left behind, whatever
+/// locks say.
+const LEFT_BEHIND: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How often a temporary file is made anew when somebody swept it away between its birth and its lock.
 const TEMP_TRIES_MAX: u32 = 8;
@@ -105,15 +111,18 @@ pub fn create_directories(path: &Path) -> io::Result<()> {
 }
 
 /// Removes what dead writers left in `temp_directory` and returns how many files that were. A living writer holds a
-/// lock on its file and is left alone; so is everything on file systems that know no locks.
+/// lock on its file and is left alone; so is everything on file systems that know no locks. Unless `all_see_locks`, other machines
+/// may hold some that don't show here.
 ///
 /// # Errors
-/// When the directory can't be read. Files that can't be removed are left.
-pub fn sweep(temp_directory: &Path) -> io::Result<usize> {
+/// When the directory can't be read, or written in. Files that can't be removed are left.
+pub fn sweep(temp_directory: &Path, all_see_locks: bool) -> io::Result<usize> {
     let mut removed = 0;
+    let now = if all_see_locks { None } else { Some(locked_temp(temp_directory)?.as_file().metadata()?.modified()?) };
     for entry in fs::read_dir(temp_directory)? {
         let path = entry?.path();
-        if is_temp(&path) && is_abandoned(&path) && fs::remove_file(&path).is_ok() {
+        let is_left = now.is_none_or(|now| is_old(&path, now)) && is_abandoned(&path);
+        if is_temp(&path) && is_left && fs::remove_file(&path).is_ok() {
             removed += 1;
         }
     }
@@ -124,6 +133,11 @@ pub fn sweep(temp_directory: &Path) -> io::Result<usize> {
 #[must_use]
 pub fn is_temp(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()))
+}
+
+fn is_old(path: &Path, now: SystemTime) -> bool {
+    let written = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+    written.is_ok_and(|written| now.duration_since(written).is_ok_and(|age| age > LEFT_BEHIND))
 }
 
 /// Nobody holds the lock. Opened for writing because NFS grants exclusive locks on such files only.
@@ -295,7 +309,7 @@ mod tests {
         let busy = look_and_rename(write_temp(b"one", directory.path()).unwrap(), &path).unwrap_err();
         assert_eq!(busy.kind(), io::ErrorKind::ResourceBusy);
         assert_eq!(names(directory.path()), [".tmp-claim-a"]);
-        assert_eq!(sweep(directory.path()).unwrap(), 1);
+        assert_eq!(sweep(directory.path(), true).unwrap(), 1);
         look_and_rename(write_temp(b"one", directory.path()).unwrap(), &path).unwrap();
         assert_eq!(names(directory.path()), ["a"]);
     }
@@ -352,10 +366,22 @@ mod tests {
         fs::write(directory.path().join(".tmp-dead"), b"torn").unwrap();
         fs::write(directory.path().join("foreign"), b"").unwrap();
         let living = write_temp(b"in progress", directory.path()).unwrap();
-        assert_eq!(sweep(directory.path()).unwrap(), 1);
+        assert_eq!(sweep(directory.path(), true).unwrap(), 1);
         assert!(living.path().exists());
         assert_eq!(names(directory.path()).len(), 2);
         drop(living);
         assert_eq!(names(directory.path()), ["foreign"]);
+    }
+
+    #[test]
+    fn where_locks_of_others_do_not_show_only_what_is_old_is_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        for (name, hours) in [(".tmp-living", 1), (".tmp-dead", 25), ("foreign", 25)] {
+            let file = File::create(directory.path().join(name)).unwrap();
+            file.set_modified(now - Duration::from_secs(hours * 3600)).unwrap();
+        }
+        assert_eq!(sweep(directory.path(), false).unwrap(), 1);
+        assert_eq!(names(directory.path()), [".tmp-living", "foreign"]);
     }
 }

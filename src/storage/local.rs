@@ -22,17 +22,18 @@ use crate::mmap::Map;
 /// the copy.
 const MAP_LEN_MIN: u64 = 1 << 20;
 
-/// File systems whose files stay readable through a map when somebody deletes them (`statfs(2)`): ext2 to ext4, XFS, Btrfs,
-/// tmpfs, overlay, ZFS, F2FS, bcachefs. Over NFS another machine's delete takes the bytes away, and a server that is gone
-/// does; what read(2) tells as an error kills a process that uses a map.
-const MAPPABLE: [u64; 8] =
+/// File systems that are known to be of this machine alone (`statfs(2)`): ext2 to ext4, XFS, Btrfs, tmpfs, overlay, ZFS, F2FS,
+/// bcachefs. There everybody sees the same locks, and files stay readable through a map when somebody deletes them. Over
+/// NFS another machine's delete takes the bytes away, and a server that is gone does; what read(2) tells as an error kills a
+/// process that uses a map.
+const LOCAL: [u64; 8] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0x2fc1_2fc1, 0xf2f5_2010, 0xca45_1a4e];
 
 /// A directory that holds objects.
 #[derive(Debug)]
 pub struct LocalStorage {
     root: PathBuf,
-    is_mappable: bool,
+    is_local: bool,
     swept: Once,
     /// Directories that this process has seen to.
     prepared: Mutex<BTreeSet<PathBuf>>,
@@ -47,8 +48,8 @@ impl LocalStorage {
         let root = root.into();
         match fs::metadata(&root) {
             Ok(metadata) if metadata.is_dir() => {
-                let is_mappable = is_mappable(&root);
-                Ok(Self { root, is_mappable, swept: Once::new(), prepared: Mutex::default() })
+                let is_local = is_local(&root);
+                Ok(Self { root, is_local, swept: Once::new(), prepared: Mutex::default() })
             }
             Ok(_) => Err(root_error(&root, "is not a directory", io::ErrorKind::NotADirectory.into())),
             Err(error) => Err(root_error(&root, "can't be opened", error)),
@@ -90,20 +91,21 @@ impl LocalStorage {
         for directory in [&temp, directory_of(path)] {
             let is_prepared = |prepared: &BTreeSet<PathBuf>| prepared.contains(directory);
             if !is_prepared(&self.prepared.lock().unwrap_or_else(PoisonError::into_inner)) {
-                durable::create_directories(directory)?;
+                durable::create_directories(directory).map_err(|error| in_the_way(directory, error))?;
                 self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(directory.to_owned());
             }
         }
         // Sweeping is a courtesy; what can't be swept harms nobody.
-        self.swept.call_once(|| drop(durable::sweep(&temp)));
+        self.swept.call_once(|| drop(durable::sweep(&temp, self.is_local)));
         Ok(temp)
     }
 
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        // In this order: a client of a server may remember that the directory wasn't there.
+        let temp = self.prepare(path)?;
         if fs::symlink_metadata(path).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let temp = self.prepare(path)?;
         match durable::create_new(path, bytes, &temp) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 durable::create_new(path, bytes, directory_of(path))
@@ -126,6 +128,18 @@ impl LocalStorage {
             }
             other => other,
         }
+    }
+
+    /// Everything below the root has just been made.
+    fn gone(&self, key: &ObjectKey, error: io::Error) -> StorageError {
+        if fs::metadata(&self.root).is_err() {
+            return root_error(&self.root, "is gone", error);
+        }
+        let text = format!("Object {key} can't be written: its directory or the temporary file has vanished");
+        StorageError::with_message(StorageErrorKind::Other, text).cause(error).advise(
+            "Another machine, or this one's memory of a mounted directory, is in the way: see \"Storage in a directory\" in the \
+             manual for how to mount it",
+        )
     }
 
     /// The writer who lost a race relies on the winner's object, and the winner may not have got as far as making it
@@ -170,22 +184,21 @@ impl Storage for LocalStorage {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
         let path = self.path(key);
         self.write_new(&path, bytes).map_err(|error| match error.kind() {
-            // Only the root can be missing: everything below it has just been made.
-            io::ErrorKind::NotFound => root_error(&self.root, "is gone", error),
+            io::ErrorKind::NotFound => self.gone(key, error),
             _ => StorageError::from_io(key, Self::settle(&path, error)),
         })
     }
 
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
         self.write_again(&self.path(key), bytes).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => root_error(&self.root, "is gone", error),
+            io::ErrorKind::NotFound => self.gone(key, error),
             _ => StorageError::from_io(key, error),
         })
     }
 
     fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
         let (mut file, len) = self.open_object(key)?;
-        if len > MAP_LEN_MIN && self.is_mappable {
+        if len > MAP_LEN_MIN && self.is_local {
             return Map::of(&file).map(ObjectBytes::Mapped).map_err(|error| StorageError::from_io(key, error));
         }
         let mut bytes = Vec::new();
@@ -240,10 +253,18 @@ impl Storage for LocalStorage {
 }
 
 /// What is not known is read.
-fn is_mappable(root: &Path) -> bool {
+fn is_local(root: &Path) -> bool {
     // The type of the number depends on the machine; none of those above fills more than 32 bits.
     let file_system = |statfs: rustix::fs::StatFs| u64::try_from(i128::from(statfs.f_type) & 0xffff_ffff).ok();
-    rustix::fs::statfs(root).ok().and_then(file_system).is_some_and(|kind| MAPPABLE.contains(&kind))
+    rustix::fs::statfs(root).ok().and_then(file_system).is_some_and(|kind| LOCAL.contains(&kind))
+}
+
+/// A file where a directory should be is none that was stored.
+fn in_the_way(directory: &Path, error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::AlreadyExists {
+        return io::Error::new(io::ErrorKind::NotADirectory, format!("{} is not a directory", directory.display()));
+    }
+    error
 }
 
 /// None if it isn't there.

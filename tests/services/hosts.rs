@@ -20,10 +20,17 @@ fn first(location: String, variables: Variables) -> Host {
     host
 }
 
+/// One that has made the repository, and others like it.
+fn six(first: Host) -> [Host; 6] {
+    let mut others = std::iter::repeat_with(|| another(&first)).take(5).collect::<Vec<_>>();
+    others.push(first);
+    others.try_into().unwrap_or_else(|_| unreachable!("five and one"))
+}
+
 /// Three hosts save twice, at once, what they have in common and what is their own, and a fourth one prunes all the while.
-fn three_save_and_one_prunes(first: Host) {
-    let pruner = another(&first);
-    let hosts = [another(&first), another(&first), first];
+pub fn three_save_and_one_prunes(hosts: [Host; 6]) {
+    let [pruner, stranger, late, first, second, third] = hosts;
+    let hosts = [first, second, third];
     hosts.iter().for_each(Host::make_tree);
     let mut saved = Vec::new();
     for round in 0..2u64 {
@@ -46,13 +53,11 @@ fn three_save_and_one_prunes(first: Host) {
         }
     }
     assert_eq!(pruner.snapshot_count(), 6);
-    let stranger = another(&pruner);
     for (at, (snapshot, tree)) in saved.iter().enumerate() {
         stranger.must_restore_snapshot(snapshot, tree, &format!("out-{at}"));
     }
     stranger.must(&["check", "--read-data"]);
     // Who comes later has nothing to store but a few trees.
-    let late = another(&pruner);
     late.make_tree();
     let stored = value(&late.must(&["backup", "tree", "--json"]), "bytes_stored").as_u64().unwrap();
     assert!(stored < 300_000, "{stored} bytes of 31 million");
@@ -62,7 +67,7 @@ fn three_save_and_one_prunes(first: Host) {
 #[test]
 fn three_hosts_save_at_once_while_a_fourth_one_prunes() {
     let server = S3Server::start();
-    three_save_and_one_prunes(first(server.location("shared"), keys()));
+    three_save_and_one_prunes(six(first(server.location("shared"), keys())));
     let sessions = server.directory().join("shared/sessions");
     assert_eq!(std::fs::read_dir(sessions).map_or(0, Iterator::count), 0);
 }
@@ -75,7 +80,7 @@ fn three_hosts_save_at_once_while_a_fourth_one_prunes_elsewhere() {
     };
     let host = elsewhere(&location);
     host.must(&["init"]);
-    three_save_and_one_prunes(host);
+    three_save_and_one_prunes(six(host));
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod copies;
 mod gate;
 mod host;
 mod hosts;
+mod mounts;
 mod postgres;
 mod postgres_server;
 mod rough;

@@ -8,8 +8,9 @@ use crate::units;
 pub(super) fn text(report: &PruneReport) -> String {
     let PruneSummary { decision, .. } = &report.summary;
     let mut text = format!(
-        "{} need {} of {} in {}.\n",
+        "{} {} {} of {} in {}.\n",
         number(report.snapshots, "snapshot"),
+        if report.snapshots == 1 { "needs" } else { "need" },
         units::size(decision.bytes_needed),
         units::size(decision.bytes),
         number(decision.packs, "pack"),
