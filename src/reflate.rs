@@ -2,7 +2,8 @@
 //!
 //! One changed byte changes all of a deflated stream behind it, so nothing in it is ever found again. Its plain bytes are. What
 //! is missing is how the compressor chose among the ways of saying the same: that is guessed from what it chose, and
-//! where the guess is wrong a correction is kept. `preflate-rs` does both, and with its corrections the choices are made again.
+//! where the guess is wrong a correction is kept. `preflate-rs` does both. With its corrections the choices are made again by
+//! code of our own (`remake`): corrections come from storage, and it is not made for those of enemies.
 //!
 //! A stream is opened in *pieces* that need nothing of each other but the 32 KiB of plain bytes before, which deflate refers back
 //! to. So all cores work on one stream, in both directions, and memory doesn't grow with it. The library knows only whole
@@ -17,6 +18,7 @@ mod inflate;
 mod piece;
 mod policy;
 mod recipe;
+mod remake;
 
 pub use bits::Bits;
 pub use find::{HEADER_LEN_MAX, Header, header, held_back, next_start};
@@ -25,6 +27,6 @@ pub use piece::{DICTIONARY_LEN_MAX, PIECE_BITS_MAX, PIECE_PLAIN_LEN_MAX, Piece, 
 pub use policy::Policy;
 pub use recipe::{CORRECTIONS_LEN_MAX, LITERAL_LEN_MAX, Record, decode_records};
 
-/// The way of making pieces again: `preflate-rs` 0.7.6, in whole streams, as described above. A change of a single byte of
+/// The way of making pieces again: that of `preflate-rs` 0.7.6, in whole streams, as described above. A change of a single byte of
 /// what it makes, or takes, is another number.
 pub const ALGORITHM: u64 = 1;

@@ -29,6 +29,7 @@ use compline::store::parity::{self, Label, Share};
 use compline::store::rights::Rights;
 use compline::store::signature::Signer;
 use compline::units;
+use preflate_rs::recreate_whole_deflate_stream;
 
 /// Name of a target, and what it does with bytes.
 pub const ALL: &[(&str, fn(&[u8]))] = &[
@@ -49,6 +50,7 @@ pub const ALL: &[(&str, fn(&[u8]))] = &[
     ("content", content),
     ("pieces", pieces),
     ("recipe", recipe),
+    ("reflate", reflate),
     ("deflate", deflate),
     ("snapshot", snapshot),
     ("page", page),
@@ -101,6 +103,18 @@ fn recipe(data: &[u8]) {
     }
 }
 
+/// Any corrections of any plain bytes, which are said several times over: the first bytes say how long what is.
+fn reflate(data: &[u8]) {
+    let Some(([dictionary, plain, times, alignment], rest)) = data.split_first_chunk() else { return };
+    let (dictionary, rest) = rest.split_at(rest.len().min(usize::from(*dictionary)));
+    let (plain, corrections) = rest.split_at(rest.len().min(usize::from(*plain)));
+    let plain = plain.repeat(1 + usize::from(*times));
+    let bit_len = plain.len() as u64 * 3 + 1;
+    if let Some(bits) = recreate(dictionary, &plain, corrections, alignment % 8, bit_len) {
+        assert_eq!(bits.len() as u64, bit_len.div_ceil(8));
+    }
+}
+
 /// Any deflated stream, taken apart and made again.
 fn deflate(data: &[u8]) {
     caught();
@@ -130,10 +144,25 @@ fn again(piece: &Piece) {
     let bits = piece.bits();
     for alignment in [0, piece.skipped, 1, 6] {
         if let Some(corrections) = piece.corrections(&bits, alignment) {
-            let _compared_by_writers =
-                recreate(&piece.dictionary, &piece.plain, &corrections, alignment, piece.bit_len);
+            let ours = recreate(&piece.dictionary, &piece.plain, &corrections, alignment, piece.bit_len);
+            if alignment == 0 {
+                assert_eq!(ours, theirs(piece, &corrections));
+            }
         }
     }
+}
+
+/// What the library makes of its own corrections of a piece that begins with a byte.
+fn theirs(piece: &Piece, corrections: &[u8]) -> Option<Vec<u8>> {
+    let text = [piece.dictionary.as_slice(), &piece.plain].concat();
+    let made = std::panic::catch_unwind(|| recreate_whole_deflate_stream(&text, corrections).ok()).ok().flatten()?;
+    let head_len = if piece.dictionary.is_empty() { 0 } else { 5 + piece.dictionary.len() };
+    let mut bits = made.get(head_len..)?.to_vec();
+    bits.truncate(piece.bit_len.div_ceil(8) as usize);
+    if piece.bit_len % 8 != 0 {
+        *bits.last_mut()? &= (1 << (piece.bit_len % 8)) - 1;
+    }
+    (bits.len() as u64 * 8 >= piece.bit_len).then_some(bits)
 }
 
 /// The library that these go through asserts what it believes of its input, and that is caught: only what escapes counts here.

@@ -1,11 +1,11 @@
 //! One piece of deflated data: taken apart, and put together again.
 
-use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::bits::{self, Bits};
+use super::remake::remake;
 use crate::id::PieceProof;
-use preflate_rs::{PreflateConfig, RecreateStreamProcessor, preflate_whole_deflate_stream};
+use preflate_rs::{PreflateConfig, preflate_whole_deflate_stream};
 
 /// As far as deflate refers back.
 pub const DICTIONARY_LEN_MAX: usize = 32 << 10;
@@ -21,6 +21,8 @@ const BLOCK_FIXED: u64 = 0b010;
 const BLOCK_DYNAMIC: u64 = 0b100;
 /// The end of a block in the fixed code.
 const FIXED_END: (u64, u32) = (0, 7);
+/// What stands behind a piece at most: the beginning of a stored block, zeros up to a byte, and its two lengths.
+const TAIL_BITS_MAX: u64 = 3 + 7 + 32;
 
 /// Some blocks of a deflated stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,13 +96,8 @@ pub fn proof(dictionary: &[u8], bits: &[u8], bit_len: u64) -> PieceProof {
 #[must_use]
 pub fn recreate(dictionary: &[u8], plain: &[u8], corrections: &[u8], alignment: u8, bit_len: u64) -> Option<Vec<u8>> {
     let head = head(dictionary, alignment)?;
-    let mut text = Vec::with_capacity(dictionary.len() + plain.len());
-    text.extend_from_slice(dictionary);
-    text.extend_from_slice(plain);
-    let made = quietly(|| {
-        let recreated = RecreateStreamProcessor::new().recompress(&mut Cursor::new(&text), corrections);
-        recreated.ok().map(|(made, _)| made)
-    })?;
+    let bit_len_max = head.len().checked_add(bit_len)?.checked_add(TAIL_BITS_MAX)?;
+    let made = remake(dictionary, plain, corrections, bit_len_max)?;
     bits::behind(&made, head.len(), bit_len)
 }
 
@@ -143,4 +140,103 @@ fn put_empty_dynamic(head: &mut Bits) {
 /// The library asserts what it believes of its input; of ours nothing is believed.
 fn quietly<T>(work: impl FnOnce() -> Option<T>) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reflate::{Inflater, Step};
+    use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_params};
+    use miniz_oxide::deflate::stream::deflate;
+    use miniz_oxide::deflate::{CompressionLevel, compress_to_vec};
+    use miniz_oxide::{MZFlush, StreamResult};
+    use preflate_rs::recreate_whole_deflate_stream;
+    use proptest::prelude::*;
+
+    fn pieces(deflated: &[u8]) -> Vec<Piece> {
+        let (mut inflater, mut pieces, mut at) = (Inflater::default(), Vec::new(), 0);
+        while let (used, Step::Piece(piece)) = inflater.step(&deflated[at..]) {
+            at += used;
+            let is_last = piece.is_last;
+            pieces.push(piece);
+            if is_last {
+                break;
+            }
+        }
+        pieces
+    }
+
+    /// What the library makes of its corrections is what we make of them, and what was read.
+    fn compare(piece: &Piece, alignment: u8) {
+        let bits = piece.bits();
+        let Some(corrections) = piece.corrections(&bits, alignment) else { return };
+        let text = [piece.dictionary.as_slice(), &piece.plain].concat();
+        let theirs = quietly(|| recreate_whole_deflate_stream(&text, &corrections).ok());
+        let head_len = head(&piece.dictionary, alignment).unwrap().len();
+        let theirs = theirs.and_then(|made| bits::behind(&made, head_len, piece.bit_len));
+        let ours = recreate(&piece.dictionary, &piece.plain, &corrections, alignment, piece.bit_len);
+        assert_eq!(ours, theirs);
+        assert_eq!(ours, Some(bits));
+    }
+
+    /// Deflated with flushes in between, which leave empty blocks.
+    fn flushed(plain: &[u8], level: i32, every: usize, flush: MZFlush) -> Vec<u8> {
+        let mut compressor = CompressorOxide::new(create_comp_flags_from_zip_params(level, -15, 0));
+        let mut out = vec![0; 2 * plain.len() + plain.len().div_ceil(every) * 64 + 1024];
+        let (mut len, mut parts) = (0, plain.chunks(every).peekable());
+        loop {
+            let part = parts.next().unwrap_or_default();
+            let flush = if parts.peek().is_none() { MZFlush::Finish } else { flush };
+            let StreamResult { bytes_written, .. } = deflate(&mut compressor, part, &mut out[len..], flush);
+            len += bytes_written;
+            if flush == MZFlush::Finish {
+                out.truncate(len);
+                return out;
+            }
+        }
+    }
+
+    /// Rows, noise, and runs.
+    fn some_text(rows: &[(u16, u8)]) -> Vec<u8> {
+        let row = |(n, kind): &(u16, u8)| match kind % 4 {
+            0 => blake3::hash(&n.to_le_bytes()).as_bytes().to_vec(),
+            1 => vec![*kind; usize::from(*n) % 700],
+            _ => format!("row {}: customer {} of part {}\n", n % 500, u32::from(*n) * 7919 % 1000, kind).into_bytes(),
+        };
+        rows.iter().flat_map(row).collect()
+    }
+
+    #[test]
+    fn what_is_made_again_is_what_the_library_makes_at_every_level_and_place() {
+        let rows: Vec<(u16, u8)> = (0..4000_u16).map(|n| (n.wrapping_mul(31), n.to_le_bytes()[0] % 11)).collect();
+        let text = some_text(&rows);
+        for level in 0..=10 {
+            for len in [0, 1, 2, 3, 4, 5, 9, 300, 20_000, text.len()] {
+                for piece in pieces(&compress_to_vec(&text[..len], level)) {
+                    (0..8)
+                        .filter(|alignment| *alignment == 0 || len < 400)
+                        .for_each(|alignment| compare(&piece, alignment));
+                }
+            }
+        }
+        assert!(CompressionLevel::UberCompression as u8 == 10, "all levels");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_deflated_piece_is_made_as_the_library_makes_it(
+            rows in proptest::collection::vec(any::<(u16, u8)>(), 0..300), level in 0..10, every in 1_usize..5000, is_full: bool,
+            alignment in 0_u8..8, cut in 0_usize..40_000,
+        ) {
+            let text = some_text(&rows);
+            let flush = if is_full { MZFlush::Full } else { MZFlush::Sync };
+            for mut piece in pieces(&flushed(&text, level, every, flush)) {
+                compare(&piece, alignment);
+                compare(&piece, piece.skipped);
+                piece.dictionary = text[..cut.min(text.len()).min(DICTIONARY_LEN_MAX)].to_vec();
+                compare(&piece, alignment);
+            }
+        }
+    }
 }
