@@ -89,6 +89,12 @@ struct Maker<'a, H> {
     writer: BitWriter,
 }
 
+/// What comes next.
+enum Chosen {
+    Literal,
+    Match(Match),
+}
+
 /// A literal as its byte; a match as its length, which is never less than 3, above the 16 bits of its distance.
 #[derive(Clone, Copy)]
 struct Token(u32);
@@ -182,12 +188,12 @@ impl<H: Hash> Maker<'_, H> {
         let mut frequencies = Frequencies::default();
         while self.tokens.len() < count as usize && !self.predictor.is_at_end() {
             let token = match self.choose()? {
-                Some(found) => {
+                Chosen::Match(found) => {
                     frequencies.count_match(found.len, found.distance);
                     self.predictor.pass_match(found)?;
                     Token::of_match(found)
                 }
-                None => {
+                Chosen::Literal => {
                     let byte = self.predictor.pass_literal();
                     frequencies.count_literal(byte);
                     Token(u32::from(byte))
@@ -198,13 +204,12 @@ impl<H: Hash> Maker<'_, H> {
         Some(frequencies)
     }
 
-    /// The match that comes next; none for a literal.
     #[inline]
-    fn choose(&mut self) -> Option<Option<Match>> {
+    fn choose(&mut self) -> Option<Chosen> {
         let found = match self.predictor.predict() {
-            None if self.corrections.next(Kind::LiteralIsWrong)? == 0 => return Some(None),
+            None if self.corrections.next(Kind::LiteralIsWrong)? == 0 => return Some(Chosen::Literal),
             None => self.predictor.predict_match()?,
-            Some(_) if self.corrections.next(Kind::MatchIsWrong)? != 0 => return Some(None),
+            Some(_) if self.corrections.next(Kind::MatchIsWrong)? != 0 => return Some(Chosen::Literal),
             Some(found) => found,
         };
         let len = self.corrections.differing(Kind::Len, found.len)?;
@@ -214,10 +219,10 @@ impl<H: Hash> Maker<'_, H> {
             self.corrections.next(Kind::DistanceOfOtherLen)?.checked_add(1)?
         };
         if hops == 0 {
-            return Some(Some(found));
+            return Some(Chosen::Match(found));
         }
         let distance = self.predictor.distance_by_hops(len, hops)?;
-        Some(Some(Match { len, distance }))
+        Some(Chosen::Match(Match { len, distance }))
     }
 }
 
@@ -240,7 +245,8 @@ mod tests {
     fn is_endless(coded: &[u8]) -> bool {
         let mut corrections = Corrections::new(coded);
         let mut is_right = |kind| corrections.next(kind) == Some(0);
-        let others = [Kind::TokenCount, Kind::Block, Kind::RunKind, Kind::LenOfCode, Kind::Last, Kind::LiteralIsWrong];
+        let others =
+            [Kind::TokenCount, Kind::Block, Kind::RunSymbol, Kind::LenOfCode, Kind::Last, Kind::LiteralIsWrong];
         others.into_iter().all(&mut is_right) && (0..9).all(|_| !is_right(Kind::End))
     }
 

@@ -1,7 +1,8 @@
 //! Where the text has been before: chains of equal hashes, as compressors keep them.
+#![expect(clippy::inline_always, reason = "the loops over candidates are slower by a tenth otherwise")]
 
 use super::hash::{HASH_COUNT, Hash, LibdeflateShort};
-use super::parameters::{Added, Algorithm, Parameters, Strategy};
+use super::parameters::{Added, Algorithm, Lazy, Parameters, Strategy};
 use super::predictor::Match;
 
 /// Lengths of matches.
@@ -92,9 +93,13 @@ impl<H: Hash> Chains<H> {
         let mut text =
             Vec::with_capacity(START as usize + parts.iter().map(|part| part.len()).sum::<usize>() + PADDING_LEN);
         text.resize(START as usize, 0);
-        parts.iter().for_each(|part| text.extend_from_slice(part));
+        for part in parts {
+            text.extend_from_slice(part);
+        }
         let text_end = u32::try_from(text.len()).ok().filter(|end| *end < u32::MAX / 2)?;
         text.resize(text.len() + PADDING_LEN, 0);
+        let is_thorough = parameters.lazy != Lazy::Never && parameters.chain_len_max >= LONG_FROM;
+        let is_long = is_thorough && !H::HAS_SHORT;
         Some(Self {
             hash,
             text,
@@ -102,7 +107,7 @@ impl<H: Hash> Chains<H> {
             heads: zeros()?,
             links: zeros()?,
             short_heads: zeros()?,
-            long: if parameters.chain_len_max < LONG_FROM || H::HAS_SHORT { None } else { Some(LongChains::new()?) },
+            long: if is_long { Some(LongChains::new()?) } else { None },
             shifted: 0,
             added: parameters.added,
             is_empty: parameters.algorithm == Algorithm::None,
@@ -138,14 +143,11 @@ impl<H: Hash> Chains<H> {
         }
         match self.added {
             Added::FirstExceptNear4K if is_near_4k(at) => {}
-            Added::FirstExceptNear4K => self.add_all(at, 1),
-            _ if len == 1 => self.add_all(at, 1),
             Added::All => self.add_all(at, len),
             Added::First(len_max) | Added::FirstAndLast(len_max) if len <= len_max => self.add_all(at, len),
-            Added::First(_) => self.add_all(at, 1),
-            Added::FirstAndLast(_) => self.add_first_and_last(at, len),
-            Added::FirstAndLastOf32K if crosses_32k(at, len) => self.add_first_and_last(at, len),
-            Added::FirstAndLastOf32K => self.add_all(at, 1),
+            Added::FirstAndLast(_) if len > 1 => self.add_first_and_last(at, len),
+            Added::FirstAndLastOf32K if len > 1 && crosses_32k(at, len) => self.add_first_and_last(at, len),
+            _ => self.add_all(at, 1),
         }
     }
 
@@ -204,7 +206,7 @@ impl<H: Hash> Chains<H> {
     }
 
     /// The first of the longest matches at `at` + `AHEAD`, 0 or 1, among so many candidates, if any is longer than `other_len`.
-    #[inline(always)]
+    #[inline(never)]
     pub fn longest<const AHEAD: u32>(&mut self, at: u32, other_len: u32, candidates: u32) -> Option<Match> {
         let start = at + AHEAD;
         let len_max = self.text_end.checked_sub(start)?.min(MATCH_LEN_MAX);
@@ -293,21 +295,23 @@ impl<H: Hash> Chains<H> {
     }
 }
 
-/// Where so many candidates are looked at, chains of those with more bytes in common are worth their tables.
-const LONG_FROM: u32 = 16;
+/// Where so many candidates are looked at, and most positions twice, chains of those with more bytes in common are worth their tables.
+const LONG_FROM: u32 = 64;
 const LONG_LEN: u32 = 5;
+/// The part of a link that tells where the next one is.
+const LINK: u32 = 0xffff;
 
 /// Chains of positions with the same five bytes, which are parts of the chains of three or four; and how far down in those each one is.
 struct LongChains {
     heads: Box<[u32; LINK_COUNT]>,
-    links: Box<[u16; LINK_COUNT]>,
-    /// How many there are in the whole chain up to each position. It goes around, but no two in a window are so far apart.
-    counts: Box<[u16; LINK_COUNT]>,
+    /// How far before each position the one before it is. Above these 16 bits how many there are in the whole chain up to it: that goes
+    /// around, but no two in a window are so far apart.
+    links: Box<[u32; LINK_COUNT]>,
 }
 
 impl LongChains {
     fn new() -> Option<Self> {
-        Some(Self { heads: zeros()?, links: zeros()?, counts: zeros()? })
+        Some(Self { heads: zeros()?, links: zeros()? })
     }
 
     fn hash(word: u64) -> usize {
@@ -317,34 +321,37 @@ impl LongChains {
     #[inline(always)]
     fn add(&mut self, position: u32, before: u32, word: u64) {
         let slot = (position & LINK_MASK) as usize;
-        self.counts[slot] = self.counts[(before & LINK_MASK) as usize].wrapping_add(1);
+        let count = (self.links[(before & LINK_MASK) as usize] & !LINK).wrapping_add(LINK + 1);
         let head = &mut self.heads[Self::hash(word)];
-        self.links[slot] = u16::try_from(position - *head).unwrap_or(u16::MAX);
+        self.links[slot] = (position - *head).min(LINK) | count;
         *head = position;
     }
 
     /// Looks at those with five bytes in common among `left` candidates from `chain` on; tells at how many it looked.
-    #[inline(always)]
+    #[inline(never)]
     fn search(&self, search: &mut Search<'_>, chain: u32, left: u32, lowest: u32, lowest_next: u32) -> u32 {
         let mut steps = 0;
         if chain < lowest {
             return steps;
         }
         search.filter = Filter::new(search.text, search.start, search.found.len.max(LONG_LEN - 1));
-        let count = self.counts[(chain & LINK_MASK) as usize];
+        let first = Filter::new(search.text, search.start, LONG_LEN - 1);
+        let count = self.links[(chain & LINK_MASK) as usize] & !LINK;
+        let too_many = u64::from(left) << 16;
         let mut position = self.heads[Self::hash(long_word(search.text, search.start))];
         while position >= lowest_next || position == chain {
+            let link = self.links[(position & LINK_MASK) as usize];
             steps += 1;
-            let slot = (position & LINK_MASK) as usize;
-            if search.filter.passes(search.text, position) {
-                let len = search.len_at(position);
-                // What is longer has the same beginning, so it is in the same chain.
-                let is_too_far = || u32::from(count.wrapping_sub(self.counts[slot])) >= left;
-                if len > search.found.len && (is_too_far() || search.ends_with(position, len)) {
+            if u64::from(count.wrapping_sub(link & !LINK)) >= too_many {
+                // It is not in that chain if its hash is the same by chance.
+                if first.passes(search.text, position) {
                     break;
                 }
+            } else if search.filter.passes(search.text, position) && search.ends_with(position, search.len_at(position))
+            {
+                break;
             }
-            position -= u32::from(self.links[slot]);
+            position -= link & LINK;
         }
         if search.found.len < LONG_LEN {
             search.filter = Filter::new(search.text, search.start, search.found.len);
@@ -429,6 +436,7 @@ impl Filter {
         Self { offset, mask, wanted: long_word(text, start + offset) & mask }
     }
 
+    #[inline(always)]
     fn passes(&self, text: &[u8], position: u32) -> bool {
         long_word(text, position + self.offset) & self.mask == self.wanted
     }

@@ -19,7 +19,7 @@ pub enum Kind {
     /// Lengths of the code of lengths, and how many there are.
     LenOfLenCode,
     /// Whether a length is told as it is or as a run.
-    RunKind,
+    RunSymbol,
     /// Length of a run.
     RunLen,
     /// Length of a code.

@@ -123,18 +123,16 @@ fn corrected_runs(corrections: &mut Corrections<'_>, predicted: &[u8]) -> Option
     let mut runs = Vec::with_capacity(predicted.len());
     let (mut left, mut before) = (predicted, None);
     while let Some(len) = left.first() {
-        let symbol = corrections.differing(Kind::RunKind, predicted_run(left, before))?;
+        let symbol = corrections.differing(Kind::RunSymbol, predicted_run(left, before))?;
         before = Some(*len);
         let (values, _) = Run::values(symbol)?;
-        let value = match symbol {
-            0 => corrections.differing(Kind::LenOfCode, u32::from(*len))?,
-            _ => {
-                let same = if symbol == REPEAT { *len } else { 0 };
-                let most = (*values.end() as usize).min(left.len());
-                let more =
-                    left.iter().take(most).skip(*values.start() as usize).take_while(|len| **len == same).count();
-                corrections.differing(Kind::RunLen, values.start() + u32::try_from(more).ok()?)?
-            }
+        let value = if symbol == 0 {
+            corrections.differing(Kind::LenOfCode, u32::from(*len))?
+        } else {
+            let same = if symbol == REPEAT { *len } else { 0 };
+            let (least, most) = (*values.start(), (*values.end() as usize).min(left.len()));
+            let more = left.iter().take(most).skip(least as usize).take_while(|len| **len == same).count();
+            corrections.differing(Kind::RunLen, least + u32::try_from(more).ok()?)?
         };
         if !values.contains(&value) {
             return None;
@@ -178,7 +176,9 @@ fn lens_of(runs: &[Run]) -> Vec<u8> {
 /// The code that the runs are written in: the lengths of its codes, and how many of them are told.
 fn corrected_len_code(corrections: &mut Corrections<'_>, runs: &[Run]) -> Option<([u8; LEN_SYMBOLS], usize)> {
     let mut frequencies = [0; LEN_SYMBOLS];
-    runs.iter().for_each(|run| count(&mut frequencies, run.coded()));
+    for run in runs {
+        count(&mut frequencies, run.coded());
+    }
     let predicted = code_lens(&frequencies, LEN_CODE_LEN_MAX)?;
     let mut told = predicted.len();
     while told > LEN_CODE_LENS_MIN && *predicted.get(*LEN_ORDER.get(told - 1)?)? == 0 {
