@@ -23,7 +23,7 @@ mod remake;
 pub use bits::Bits;
 pub use find::{HEADER_LEN_MAX, Header, header, held_back, next_start};
 pub use inflate::{Inflater, Step};
-pub use piece::{DICTIONARY_LEN_MAX, PIECE_BITS_MAX, PIECE_PLAIN_LEN_MAX, Piece, proof, recreate};
+pub use piece::{Compressor, DICTIONARY_LEN_MAX, PIECE_BITS_MAX, PIECE_PLAIN_LEN_MAX, Piece, proof, recreate};
 pub use policy::Policy;
 pub use recipe::{CORRECTIONS_LEN_MAX, LITERAL_LEN_MAX, Record, decode_records};
 

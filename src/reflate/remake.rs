@@ -13,10 +13,14 @@
 
 mod chains;
 mod code;
+mod coder;
 mod corrections;
+mod guess;
 mod hash;
 mod parameters;
 mod predictor;
+mod reader;
+mod trace;
 mod tree;
 mod writer;
 
@@ -24,10 +28,14 @@ use chains::Chains;
 use code::Codes;
 use corrections::{Corrections, Kind};
 use hash::{Crc32c, Hash, Libdeflate, LibdeflateFast, MinizFast, RandomVector, Zlib, ZlibDefault, ZlibNg};
-use parameters::{Algorithm, Blocks, Parameters};
+use parameters::{Algorithm, Blocks};
 use predictor::{Match, Predictor};
 use tree::Frequencies;
 use writer::BitWriter;
+
+pub use guess::guess;
+pub use parameters::Parameters;
+pub use trace::trace;
 
 /// What is predicted, and what a correction of the kind of a block counts from.
 const DYNAMIC: u32 = 0;
@@ -39,7 +47,18 @@ const STORED_LEN_MAX: u32 = 65_535;
 /// more than `bit_len_max`, or if they are no corrections of these bytes.
 pub(super) fn remake(dictionary: &[u8], plain: &[u8], corrections: &[u8], bit_len_max: u64) -> Option<Vec<u8>> {
     let (parameters, coded) = parameters::decode(corrections)?;
-    let job = Job { dictionary, plain, parameters, coded: &coded, bit_len_max };
+    let job = Remaking { dictionary, plain, parameters, coded: &coded, bit_len_max };
+    with_hash(&parameters, &job)
+}
+
+/// What is done with the hash of some parameters.
+trait Job {
+    type Done;
+
+    fn run<H: Hash>(&self, hash: H) -> Option<Self::Done>;
+}
+
+fn with_hash<J: Job>(parameters: &Parameters, job: &J) -> Option<J::Done> {
     match parameters.algorithm {
         Algorithm::None => job.run(Zlib { mask: 0, shift: 0 }),
         Algorithm::Zlib { mask: 0x7fff, shift: 5 } => job.run(ZlibDefault),
@@ -54,7 +73,7 @@ pub(super) fn remake(dictionary: &[u8], plain: &[u8], corrections: &[u8], bit_le
 }
 
 /// What is to be made.
-struct Job<'a> {
+struct Remaking<'a> {
     dictionary: &'a [u8],
     plain: &'a [u8],
     parameters: Parameters,
@@ -62,7 +81,9 @@ struct Job<'a> {
     bit_len_max: u64,
 }
 
-impl Job<'_> {
+impl Job for Remaking<'_> {
+    type Done = Vec<u8>;
+
     fn run<H: Hash>(&self, hash: H) -> Option<Vec<u8>> {
         let chains = Chains::new(hash, &self.parameters, &[self.dictionary, self.plain])?;
         let mut maker = Maker {

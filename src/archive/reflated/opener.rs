@@ -14,7 +14,7 @@ use super::splitter::{Segment, Splitter};
 use crate::codec::Writer;
 use crate::id::PieceProof;
 use crate::pipeline::{self, lock};
-use crate::reflate::{CORRECTIONS_LEN_MAX, Piece, Policy, Record, proof, recreate};
+use crate::reflate::{CORRECTIONS_LEN_MAX, Compressor, Piece, Policy, Record, proof, recreate};
 
 /// Pieces that are looked at together, for each core and at most. Each has its plain bytes, a quarter of that deflated, and
 /// the library's tables in memory.
@@ -81,13 +81,14 @@ enum Looked {
 }
 
 /// What looking at a segment takes, from any thread.
-struct Looking<'o> {
+struct Looking<'l, 'o> {
     policy: Policy,
     pieces: &'o KnownPieces<'o>,
     known: &'o AtomicU64,
+    compressor: &'l Compressor,
 }
 
-impl Looking<'_> {
+impl Looking<'_, '_> {
     fn look(&self, segment: Segment) -> Looked {
         match segment {
             Segment::Raw(bytes) => Looked::Raw(bytes),
@@ -116,7 +117,7 @@ impl Looking<'_> {
 
     /// The corrections of a piece that begins at this place in a byte.
     fn find(&self, piece: &Piece, bits: &[u8], alignment: u8) -> Option<Vec<u8>> {
-        let corrections = piece.corrections(bits, alignment)?;
+        let corrections = piece.corrections(bits, alignment, self.compressor)?;
         let is_fair = corrections.len() <= CORRECTIONS_LEN_MAX && self.policy.accepts(piece, corrections.len());
         let made = if is_fair {
             recreate(&piece.dictionary, &piece.plain, &corrections, alignment, piece.bit_len)?
@@ -132,6 +133,8 @@ pub struct Opener<'o> {
     splitter: Splitter<'o>,
     policy: Policy,
     pieces: &'o KnownPieces<'o>,
+    /// Who deflated it: mostly one for all that is in a stream.
+    compressor: Compressor,
     opened: &'o Opened,
     /// Plain bytes that are to be given.
     ready: Cursor<Vec<u8>>,
@@ -159,6 +162,7 @@ impl<'o> Opener<'o> {
             splitter: Splitter::new(source, &opened.read_len, policy),
             policy,
             pieces,
+            compressor: Compressor::default(),
             opened,
             ready: Cursor::default(),
             raw: Vec::new(),
@@ -186,7 +190,12 @@ impl<'o> Opener<'o> {
             }
             window.push(segment);
         }
-        let looking = Looking { policy: self.policy, pieces: self.pieces, known: &self.opened.known };
+        let looking = Looking {
+            policy: self.policy,
+            pieces: self.pieces,
+            known: &self.opened.known,
+            compressor: &self.compressor,
+        };
         let looked: Vec<Looked> = window.into_par_iter().map(|segment| looking.look(segment)).collect();
         let looked = self.mend(looked)?;
         self.take(looked);
@@ -198,7 +207,12 @@ impl<'o> Opener<'o> {
 
     /// The library fails at one piece in a thousand for where it ends: such a piece is looked at again together with the next one.
     fn mend(&mut self, looked: Vec<Looked>) -> io::Result<Vec<Looked>> {
-        let looking = Looking { policy: self.policy, pieces: self.pieces, known: &self.opened.known };
+        let looking = Looking {
+            policy: self.policy,
+            pieces: self.pieces,
+            known: &self.opened.known,
+            compressor: &self.compressor,
+        };
         let mut mended = Vec::with_capacity(looked.len());
         let mut rest = looked.into_iter();
         while let Some(looked) = rest.next() {

@@ -21,6 +21,8 @@ const SHIFT_FROM: u32 = 0xfe08;
 const SHIFT: u32 = 0x7e00;
 /// The start is 8 at first.
 const SHIFT_START: u32 = 8;
+/// Most candidates for one match that any compressor looks at.
+const CANDIDATES_MAX: u32 = 4096;
 /// Zeros behind the text, so that words can be read to its end.
 const PADDING_LEN: usize = 8;
 /// Candidates for a byte of text, and for any text: twice what the format asks for (RFL-10), because those that `long` finds may be looked at twice.
@@ -295,6 +297,59 @@ impl<H: Hash> Chains<H> {
     }
 }
 
+impl<H: Hash> Chains<H> {
+    /// The how many-th candidate at `at` is so far away. None if none is, or too many are before it.
+    pub fn depth(&self, at: u32, distance: u32) -> Option<u32> {
+        if self.is_empty || self.text_end.checked_sub(at)? < H::LEN {
+            return None;
+        }
+        let wanted = at.checked_sub(distance).filter(|wanted| *wanted >= START)?;
+        let (first, mut position) = self.first::<0>(at);
+        if first == Some(wanted) {
+            return Some(1);
+        }
+        let before = u32::from(first.is_some());
+        for depth in before + 1..=CANDIDATES_MAX {
+            if position == wanted {
+                return Some(depth);
+            }
+            if position < wanted {
+                return None;
+            }
+            position = self.next(position);
+        }
+        None
+    }
+
+    /// The other way: which of the candidates at `at` with `len` bytes in common is so far away, counted from one.
+    pub fn hops(&self, at: u32, len: u32, distance: u32) -> Option<u32> {
+        let left = self.text_end.checked_sub(at)?;
+        if self.is_empty || left < H::LEN || !(MATCH_LEN_MIN..=left.min(MATCH_LEN_MAX)).contains(&len) {
+            return None;
+        }
+        let wanted = at.checked_sub(distance).filter(|wanted| *wanted >= START)?;
+        let lowest = at - (at - START).min(self.reach.window_len);
+        let (first, mut position) = self.first::<0>(at);
+        let mut hops = 0;
+        let mut is_it = |position| {
+            hops += u32::from(common(from(&self.text, position), from(&self.text, at), len) == len);
+            position == wanted
+        };
+        if let Some(first) = first
+            && (first < lowest || is_it(first))
+        {
+            return Some(hops).filter(|hops| first >= lowest && *hops > 0);
+        }
+        while position >= lowest {
+            if is_it(position) {
+                return Some(hops).filter(|hops| *hops > 0);
+            }
+            position = self.next(position);
+        }
+        None
+    }
+}
+
 /// Where so many candidates are looked at, and most positions twice, chains of those with more bytes in common are worth their tables.
 const LONG_FROM: u32 = 64;
 const LONG_LEN: u32 = 5;
@@ -398,7 +453,7 @@ pub fn is_near_4k(at: u32) -> bool {
 }
 
 /// Whether a match gets into the last bytes of 32 KiB, where zlib-ng moves its window.
-fn crosses_32k(at: u32, len: u32) -> bool {
+pub fn crosses_32k(at: u32, len: u32) -> bool {
     let limit = 0x8000 - 0x106;
     at % 0x8000 <= limit && (at + len) % 0x8000 >= limit
 }

@@ -73,6 +73,38 @@ pub fn distance_symbol(distance: u32) -> usize {
     distance_parts(distance).symbol as usize
 }
 
+/// The least value that is told by a symbol, and the bits behind it.
+fn least(symbol: u32, bits: u32) -> (u32, u32) {
+    let extra_len = (symbol >> bits).saturating_sub(1);
+    ((symbol - (extra_len << bits)) << extra_len, extra_len)
+}
+
+/// The least length that a symbol tells, and how many bits are behind it.
+pub fn len_of(symbol: u32) -> Option<(u32, u32)> {
+    match symbol.checked_sub(FIRST_LEN)? {
+        28 => Some((MATCH_LEN_MAX, 0)),
+        symbol @ ..28 => {
+            let (value, extra_len) = least(symbol, 2);
+            Some((value + MATCH_LEN_MIN, extra_len))
+        }
+        _ => None,
+    }
+}
+
+/// The least distance that a symbol tells, and how many bits are behind it.
+pub fn distance_of(symbol: u32) -> Option<(u32, u32)> {
+    let (value, extra_len) = least(symbol, 1);
+    ((symbol as usize) < DISTANCE_SYMBOLS).then_some((value + 1, extra_len))
+}
+
+/// The lengths of the codes of blocks that tell none.
+pub fn fixed_lens() -> ([u8; LITERAL_LENS_MAX], [u8; DISTANCE_LENS_MAX]) {
+    let mut literals = [8; LITERAL_LENS_MAX];
+    literals[144..256].fill(9);
+    literals[256..280].fill(7);
+    (literals, [5; DISTANCE_LENS_MAX])
+}
+
 /// Bits as they are written, the first one lowest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Code {
@@ -136,10 +168,8 @@ impl Codes {
 
     /// Those of blocks that tell none.
     pub fn fixed() -> Option<Self> {
-        let mut lens = [8; LITERAL_LENS_MAX];
-        lens[144..256].fill(9);
-        lens[256..280].fill(7);
-        Self::new(&lens, &[5; DISTANCE_LENS_MAX])
+        let (literals, distances) = fixed_lens();
+        Self::new(&literals, &distances)
     }
 
     pub fn put_literal(&self, writer: &mut BitWriter, byte: u32) {
@@ -185,6 +215,19 @@ mod tests {
             [(0, 0, 0), (3, 0, 0), (4, 0, 1), (4, 1, 1), (5, 0, 1), (6, 0, 2), (6, 3, 2), (7, 0, 2),]
         );
         assert_eq!([257, 24_576, 24_577, 32_768].map(of), [(16, 0, 7), (28, 8191, 13), (29, 0, 13), (29, 8191, 13)]);
+    }
+
+    #[test]
+    fn what_a_symbol_tells_is_told_by_it() {
+        for len in MATCH_LEN_MIN..=MATCH_LEN_MAX {
+            let parts = parts_of_len(len);
+            assert_eq!(len_of(parts.symbol), Some((len - parts.extra, parts.extra_len)), "{len}");
+        }
+        for distance in 1..=32_768 {
+            let parts = distance_parts(distance);
+            assert_eq!(distance_of(parts.symbol), Some((distance - parts.extra, parts.extra_len)), "{distance}");
+        }
+        assert_eq!((len_of(256), len_of(286), distance_of(30)), (None, None, None));
     }
 
     #[test]

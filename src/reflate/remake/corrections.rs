@@ -42,13 +42,13 @@ pub enum Kind {
     MatchIsWrong,
 }
 
-const KIND_COUNT: usize = Kind::MatchIsWrong as usize + 1;
+pub const KIND_COUNT: usize = Kind::MatchIsWrong as usize + 1;
 /// A number of so many bits has a context for each.
 const CONTEXT_COUNT: usize = 32;
 
 /// How often a bit was 0 and was 1.
 #[derive(Debug, Clone, Copy)]
-struct Context {
+pub struct Context {
     zeros: u8,
     ones: u8,
 }
@@ -61,11 +61,11 @@ impl Default for Context {
 
 impl Context {
     /// How likely it is that the next is 0, 1 to 255 of 256: neither count is ever 0.
-    fn probability(self) -> u32 {
+    pub fn probability(self) -> u32 {
         (u32::from(self.zeros) << 8) / (u32::from(self.zeros) + u32::from(self.ones)).max(1)
     }
 
-    fn learn(&mut self, bit: bool) {
+    pub fn learn(&mut self, bit: bool) {
         let (same, other) = if bit { (&mut self.ones, &mut self.zeros) } else { (&mut self.zeros, &mut self.ones) };
         if *same < u8::MAX {
             *same += 1;
@@ -131,9 +131,9 @@ impl<'a> Bits<'a> {
 
 /// Contexts of the numbers of one sort.
 #[derive(Default)]
-struct Numbers {
-    len: [Context; CONTEXT_COUNT],
-    bits: [Context; CONTEXT_COUNT],
+pub struct Numbers {
+    pub len: [Context; CONTEXT_COUNT],
+    pub bits: [Context; CONTEXT_COUNT],
 }
 
 impl Numbers {
@@ -152,10 +152,10 @@ impl Numbers {
 }
 
 #[derive(Default)]
-struct Model {
-    is_right: Context,
-    right: Numbers,
-    wrong: Numbers,
+pub struct Model {
+    pub is_right: Context,
+    pub right: Numbers,
+    pub wrong: Numbers,
 }
 
 /// All corrections of a piece, each when it is asked for.

@@ -4,6 +4,8 @@
 
 /// Most candidates for one match that any compressor looks at: `gzip -9` does.
 const CHAIN_LEN_MAX: u32 = 4096;
+/// A parameter that nobody asks for.
+const LEAST_LEN: u32 = 3;
 /// Lengths that don't fit in a byte follow it.
 const LEN_IS_LONG: u8 = 255;
 
@@ -144,6 +146,95 @@ pub fn decode(bytes: &[u8]) -> Option<(Parameters, Vec<u8>)> {
     };
     let coded = r.last_bytes()?;
     parameters.are_possible().then_some((parameters, coded))
+}
+
+/// The parameters, and coded corrections behind them.
+pub fn encode(parameters: &Parameters, coded: &[u8]) -> Option<Vec<u8>> {
+    let mut w = Vec::with_capacity(coded.len() + 64);
+    let p = parameters;
+    w.extend([u8::from(p.reaches_start), u8::from(p.reaches_far)]);
+    put_number(&mut w, p.window_bits);
+    w.push(match p.strategy {
+        Strategy::Default => 0,
+        Strategy::Runs => 1,
+        Strategy::HuffmanOnly => 2,
+        Strategy::Store => 3,
+    });
+    put_number(&mut w, p.nice_len);
+    let (added, limit) = match p.added {
+        Added::All => (0, None),
+        Added::First(limit) => (1, Some(limit)),
+        Added::FirstAndLast(limit) => (2, Some(limit)),
+        Added::FirstExceptNear4K => (3, None),
+        Added::FirstAndLastOf32K => (4, None),
+    };
+    w.push(added);
+    for number in limit.into_iter().chain([p.token_count_max]) {
+        w.extend(u16::try_from(number).ok()?.to_le_bytes());
+    }
+    w.push(u8::from(p.is_like_zlib));
+    put_number(&mut w, p.distance_max_of_3);
+    match p.lazy {
+        Lazy::Never => w.push(0),
+        Lazy::Below { good_len, len_max } => {
+            w.push(1);
+            w.extend(u16::try_from(good_len).ok()?.to_le_bytes());
+            w.extend(u16::try_from(len_max).ok()?.to_le_bytes());
+        }
+    }
+    put_number(&mut w, p.chain_len_max);
+    put_number(&mut w, LEAST_LEN);
+    w.push(match p.algorithm {
+        Algorithm::None => 0,
+        Algorithm::Zlib { .. } => 1,
+        Algorithm::MinizFast => 2,
+        Algorithm::LibdeflateFast => 3,
+        Algorithm::Libdeflate => 4,
+        Algorithm::ZlibNg => 5,
+        Algorithm::RandomVector => 6,
+        Algorithm::Crc32c => 7,
+    });
+    if let Algorithm::Zlib { mask, shift } = p.algorithm {
+        w.extend(mask.to_le_bytes());
+        put_number(&mut w, shift);
+    }
+    w.push(match p.blocks {
+        Blocks::Dynamic => 0,
+        Blocks::Mixed => 1,
+        Blocks::Fixed => 2,
+        Blocks::Stored => 3,
+    });
+    put_last_bytes(&mut w, coded)?;
+    Some(w)
+}
+
+fn put_number(w: &mut Vec<u8>, number: u32) {
+    if let Ok(byte) = u8::try_from(number) {
+        w.extend([4, byte]);
+    } else if let Ok(number) = u16::try_from(number) {
+        w.push(2);
+        w.extend(number.to_le_bytes());
+    } else {
+        w.push(0);
+        w.extend(number.to_le_bytes());
+    }
+}
+
+fn put_last_bytes(w: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
+    if let Some(len) = u8::try_from(bytes.len()).ok().filter(|len| *len < LEN_IS_LONG) {
+        w.push(len);
+    } else if let Ok(len) = u16::try_from(bytes.len()) {
+        w.extend([LEN_IS_LONG, 4]);
+        w.extend(len.to_le_bytes());
+    } else {
+        w.extend([LEN_IS_LONG, 2]);
+        w.extend(u32::try_from(bytes.len()).ok()?.to_le_bytes());
+    }
+    if bytes.len() > 2 {
+        w.push(0);
+    }
+    w.extend_from_slice(bytes);
+    Some(())
 }
 
 impl Parameters {

@@ -43,6 +43,16 @@ impl<H: Hash> Predictor<H> {
         }
     }
 
+    /// At the beginning of a text in parts.
+    pub fn of(hash: H, parameters: &Parameters, parts: &[&[u8]]) -> Option<Self> {
+        Some(Self::new(parameters, Chains::new(hash, parameters, parts)?))
+    }
+
+    /// Where it is; the text begins at [`START`].
+    pub fn position(&self) -> u32 {
+        self.at
+    }
+
     pub fn bytes(&self, range: Range<u32>) -> &[u8] {
         self.chains.text(range.start, range.end)
     }
@@ -106,6 +116,21 @@ impl<H: Hash> Predictor<H> {
 
     pub fn distance_by_hops(&mut self, len: u32, hops: u32) -> Option<u32> {
         self.chains.distance_by_hops(self.at, len, hops)
+    }
+
+    /// The other way: how many hops lead to this match.
+    pub fn hops(&self, is: Match) -> Option<u32> {
+        self.chains.hops(self.at, is.len, is.distance)
+    }
+
+    /// The how many-th candidate here is so far away.
+    pub fn depth(&self, distance: u32) -> Option<u32> {
+        self.chains.depth(self.at, distance)
+    }
+
+    /// What is left of the text when so many bytes are passed.
+    pub fn left_behind(&self, len: u32) -> Option<u32> {
+        self.left().checked_sub(len)
     }
 
     /// Goes behind a literal, and tells it.

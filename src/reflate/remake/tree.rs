@@ -4,7 +4,9 @@ use super::code::{
     CODE_LEN_MAX, DISTANCE_LENS_MAX, DISTANCE_SYMBOLS, END, LITERAL_LENS_MAX, LITERAL_SYMBOLS, codes, distance_symbol,
     len_symbol,
 };
+use super::coder::Coder;
 use super::corrections::{Corrections, Kind};
+use super::reader::{BitReader, Table};
 use super::writer::BitWriter;
 
 /// Fewest lengths of codes that are told for literals, for distances, and of the code of lengths.
@@ -129,10 +131,7 @@ fn corrected_runs(corrections: &mut Corrections<'_>, predicted: &[u8]) -> Option
         let value = if symbol == 0 {
             corrections.differing(Kind::LenOfCode, u32::from(*len))?
         } else {
-            let same = if symbol == REPEAT { *len } else { 0 };
-            let (least, most) = (*values.start(), (*values.end() as usize).min(left.len()));
-            let more = left.iter().take(most).skip(least as usize).take_while(|len| **len == same).count();
-            corrections.differing(Kind::RunLen, least + u32::try_from(more).ok()?)?
+            corrections.differing(Kind::RunLen, predicted_run_len(left, symbol)?)?
         };
         if !values.contains(&value) {
             return None;
@@ -155,6 +154,15 @@ fn predicted_run(left: &[u8], before: Option<u8>) -> u32 {
         3.. => FEW_ZEROS,
         _ => 0,
     }
+}
+
+/// As long as lengths go on as they must, and the shortest one at least.
+fn predicted_run_len(left: &[u8], symbol: u32) -> Option<u32> {
+    let (values, _) = Run::values(symbol)?;
+    let same = if symbol == REPEAT { *left.first()? } else { 0 };
+    let most = (*values.end() as usize).min(left.len());
+    let more = left.iter().take(most).skip(*values.start() as usize).take_while(|len| **len == same).count();
+    Some(values.start() + u32::try_from(more).ok()?)
 }
 
 /// The lengths that these runs tell. What is repeated is the last one that was told as it is, even if zeros stand between.
@@ -180,11 +188,7 @@ fn corrected_len_code(corrections: &mut Corrections<'_>, runs: &[Run]) -> Option
         count(&mut frequencies, run.coded());
     }
     let predicted = code_lens(&frequencies, LEN_CODE_LEN_MAX)?;
-    let mut told = predicted.len();
-    while told > LEN_CODE_LENS_MIN && *predicted.get(*LEN_ORDER.get(told - 1)?)? == 0 {
-        told -= 1;
-    }
-    let told = corrected_count(corrections, Kind::LenOfLenCode, told)?;
+    let told = corrected_count(corrections, Kind::LenOfLenCode, predicted_told(&predicted)?)?;
     if !(LEN_CODE_LENS_MIN..=LEN_SYMBOLS).contains(&told) {
         return None;
     }
@@ -197,7 +201,86 @@ fn corrected_len_code(corrections: &mut Corrections<'_>, runs: &[Run]) -> Option
     Some((lens, told))
 }
 
+/// How many lengths of the code of lengths are told: zeros at the end are not.
+fn predicted_told(predicted: &[u8]) -> Option<usize> {
+    let mut told = predicted.len();
+    while told > LEN_CODE_LENS_MIN && *predicted.get(*LEN_ORDER.get(told - 1)?)? == 0 {
+        told -= 1;
+    }
+    Some(told)
+}
+
+/// The other way: what has to be corrected for `tree` to come out.
+pub fn correct(frequencies: &Frequencies, tree: &Tree, coder: &mut Coder) -> Option<()> {
+    let mut counted = |kind, predicted: usize, is: usize| {
+        coder.differing(kind, u32::try_from(predicted).ok()?, u32::try_from(is).ok()?);
+        Some(())
+    };
+    let mut predicted = code_lens(&frequencies.literals, CODE_LEN_MAX)?;
+    counted(Kind::LiteralCount, predicted.len(), tree.literal_count)?;
+    predicted.resize(tree.literal_count, 0);
+    let mut distances = code_lens(&frequencies.distances, CODE_LEN_MAX)?;
+    counted(Kind::DistanceCount, distances.len(), tree.distance_lens().len())?;
+    distances.resize(tree.distance_lens().len(), 0);
+    predicted.append(&mut distances);
+
+    let (mut left, mut before) = (predicted.as_slice(), None);
+    let mut run_frequencies = [0; LEN_SYMBOLS];
+    for run in &tree.runs {
+        let len = *left.first()?;
+        coder.differing(Kind::RunSymbol, predicted_run(left, before), run.symbol);
+        before = Some(len);
+        if run.symbol == 0 {
+            coder.differing(Kind::LenOfCode, u32::from(len), run.value);
+        } else {
+            coder.differing(Kind::RunLen, predicted_run_len(left, run.symbol)?, run.value);
+        }
+        left = left.get(run.len()..)?;
+        count(&mut run_frequencies, run.coded());
+    }
+    let predicted = code_lens(&run_frequencies, LEN_CODE_LEN_MAX)?;
+    let mut differing = |predicted: usize, is: usize| {
+        coder.differing(Kind::LenOfLenCode, u32::try_from(predicted).ok()?, u32::try_from(is).ok()?);
+        Some(())
+    };
+    differing(predicted_told(&predicted)?, tree.len_code_count)?;
+    for symbol in LEN_ORDER.into_iter().take(tree.len_code_count) {
+        let predicted = predicted.get(symbol).copied().unwrap_or_default();
+        differing(predicted.into(), tree.len_code_lens[symbol].into())?;
+    }
+    left.is_empty().then_some(())
+}
+
 impl Tree {
+    /// Reads one (RFC 1951, 3.2.7).
+    pub fn read(bits: &mut BitReader<'_>) -> Option<Self> {
+        let literal_count = bits.take(5)? as usize + LITERAL_LENS_MIN;
+        let distance_count = bits.take(5)? as usize + DISTANCE_LENS_MIN;
+        let len_code_count = bits.take(4)? as usize + LEN_CODE_LENS_MIN;
+        let mut len_code_lens = [0; LEN_SYMBOLS];
+        for symbol in LEN_ORDER.into_iter().take(len_code_count) {
+            len_code_lens[symbol] = u8::try_from(bits.take(3)?).ok()?;
+        }
+        let mut table = Table::default();
+        table.fill(&codes::<LEN_SYMBOLS>(&len_code_lens)?);
+        let (mut lens, mut runs) = (Vec::new(), Vec::new());
+        while lens.len() < literal_count + distance_count {
+            let coded = table.next(bits)?;
+            let symbol = if coded < REPEAT { 0 } else { coded };
+            let (values, extra_len) = Run::values(symbol)?;
+            let run = Run { symbol, value: if symbol == 0 { coded } else { values.start() + bits.take(extra_len)? } };
+            let len = match symbol {
+                0 => u8::try_from(coded).ok()?,
+                REPEAT => *lens.last()?,
+                _ => 0,
+            };
+            lens.resize(lens.len() + run.len(), len);
+            runs.push(run);
+        }
+        let fits = lens.len() == literal_count + distance_count && lens_of(&runs) == lens;
+        fits.then_some(Self { lens, literal_count, runs, len_code_lens, len_code_count })
+    }
+
     pub fn literal_lens(&self) -> &[u8] {
         self.lens.get(..self.literal_count).unwrap_or_default()
     }
