@@ -2,12 +2,12 @@
 //!
 //! One changed byte changes all of a deflated stream behind it, so nothing in it is ever found again. Its plain bytes are. What
 //! is missing is how the compressor chose among the ways of saying the same: that is guessed from what it chose, and
-//! where the guess is wrong a correction is kept. `preflate-rs` does both. With its corrections the choices are made again by
-//! code of our own (`remake`): corrections come from storage, and it is not made for those of enemies.
+//! where the guess is wrong a correction is kept. `remake` does both, in the format of `preflate-rs` (format-spec 16), which is not made
+//! for corrections of enemies, and is used in tests as another opinion.
 //!
 //! A stream is opened in *pieces* that need nothing of each other but the 32 KiB of plain bytes before, which deflate refers back
-//! to. So all cores work on one stream, in both directions, and memory doesn't grow with it. The library knows only whole
-//! streams, so that is what it gets: the bytes before as a block that is not compressed, the blocks of the piece, and
+//! to. So all cores work on one stream, in both directions, and memory doesn't grow with it. The format knows only whole
+//! streams, so that is what they are made: the bytes before as a block that is not compressed, the blocks of the piece, and
 //! where these are not the last ones an empty block that is. All that is taken off again afterwards.
 //!
 //! Nothing is believed: a piece counts when it was made again and is the same (`archive::reflated`).

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::bits::{self, Bits};
+use super::recipe::CORRECTIONS_LEN_MAX;
 use super::remake::{Parameters, guess, remake, trace};
 use crate::id::PieceProof;
 
@@ -80,7 +81,7 @@ impl Piece {
         // What the beginning of a piece was chosen by may not do for the rest of it: pigz begins anew here and there, and knows more then.
         let guessed = [false, true].into_iter().find_map(|by_all| {
             let parameters = guess(&self.dictionary, &self.plain, &whole, by_all)?;
-            Some((parameters, trace(&parameters, usize::MAX)?))
+            Some((parameters, trace(&parameters, WRONG_COUNT_MAX)?))
         });
         let (parameters, corrections) =
             best.into_iter().chain(guessed).min_by_key(|(_, corrections)| corrections.len())?;
@@ -101,6 +102,8 @@ impl Piece {
     }
 }
 
+/// With more corrections they are longer than any record takes.
+const WRONG_COUNT_MAX: usize = 8 * CORRECTIONS_LEN_MAX;
 /// Corrections up to one part in so many of the deflated bytes are as good as none: the compressor is the same.
 const GOOD_SHARE: u64 = 256;
 /// From one part in so many on, it may be somebody else.

@@ -51,7 +51,7 @@ impl FromStr for Policy {
 const DEFLATED_LEN_MIN: u64 = 1 << 10;
 /// What got smaller by less than one part in so many is noise, pictures perhaps. It doesn't change, and gains nothing.
 const GAIN_SHARE: u64 = 16;
-/// One byte of corrections for so many deflated ones is too many. `gzip -1` takes one for ten, `gzip -6` one for a thousand.
+/// One byte of corrections for so many deflated ones is too many. `gzip` takes one for a thousand at most, 7-Zip one for fourteen.
 const CORRECTIONS_SHARE: u64 = 8;
 const CORRECTIONS_SHARE_ALWAYS: u64 = 2;
 

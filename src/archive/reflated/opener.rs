@@ -17,7 +17,7 @@ use crate::pipeline::{self, lock};
 use crate::reflate::{CORRECTIONS_LEN_MAX, Compressor, Piece, Policy, Record, proof, recreate};
 
 /// Pieces that are looked at together, for each core and at most. Each has its plain bytes, a quarter of that deflated, and
-/// the library's tables in memory.
+/// tables to find corrections with in memory.
 const WINDOW_COUNT: usize = 2;
 const WINDOW_COUNT_MAX: usize = 16;
 /// Bytes between pieces that are passed on at once.
@@ -205,7 +205,7 @@ impl<'o> Opener<'o> {
         Ok(())
     }
 
-    /// The library fails at one piece in a thousand for where it ends: such a piece is looked at again together with the next one.
+    /// Some pieces can't be made again for where they end: such a one is looked at again together with the next one.
     fn mend(&mut self, looked: Vec<Looked>) -> io::Result<Vec<Looked>> {
         let looking = Looking {
             policy: self.policy,
