@@ -32,7 +32,7 @@ const CLAIM_PREFIX: &str = ".tmp-claim-";
 
 /// Temporary files that were last written so long before a new one, by the clock of who keeps them, have been left behind, whatever
 /// locks say.
-const LEFT_BEHIND: Duration = Duration::from_secs(24 * 60 * 60);
+pub const LEFT_BEHIND_SECONDS: u32 = 24 * 60 * 60;
 
 /// How often a temporary file is made anew when somebody swept it away between its birth and its lock.
 const TEMP_TRIES_MAX: u32 = 8;
@@ -137,7 +137,9 @@ pub fn is_temp(path: &Path) -> bool {
 
 fn is_old(path: &Path, now: SystemTime) -> bool {
     let written = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
-    written.is_ok_and(|written| now.duration_since(written).is_ok_and(|age| age > LEFT_BEHIND))
+    written.is_ok_and(|written| {
+        now.duration_since(written).is_ok_and(|age| age > Duration::from_secs(LEFT_BEHIND_SECONDS.into()))
+    })
 }
 
 /// Nobody holds the lock. Opened for writing because NFS grants exclusive locks on such files only.

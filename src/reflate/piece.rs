@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::bits::{self, Bits};
 use super::recipe::CORRECTIONS_LEN_MAX;
-use super::remake::{Parameters, guess, remake, trace};
+use super::remake::{Parameters, Whole, guess, remake, trace};
 use crate::id::PieceProof;
 
 /// As far as deflate refers back.
@@ -65,13 +65,13 @@ impl Piece {
     /// where nothing is known that would. What `compressor` knows is made use of, and more is told it.
     #[must_use]
     pub fn corrections(&self, bits: &[u8], alignment: u8, compressor: &Compressor) -> Option<Vec<u8>> {
-        let whole = self.whole(bits, alignment)?;
-        let trace = |parameters: &Parameters, most| trace(&self.dictionary, &self.plain, &whole, parameters, most);
+        let deflated = self.whole(bits, alignment)?;
+        let whole = Whole { dictionary: &self.dictionary, plain: &self.plain, deflated: &deflated };
         let mut best: Option<(Parameters, Vec<u8>)> = None;
         if let Some(known) = compressor.known() {
             let most = known.corrections_len_max(self.bit_len);
             // A correction takes about a byte, more or less.
-            if let Some(corrections) = trace(&known.parameters, 8 * most) {
+            if let Some(corrections) = trace(whole, &known.parameters, 8 * most) {
                 if corrections.len() <= most {
                     return Some(corrections);
                 }
@@ -80,8 +80,8 @@ impl Piece {
         }
         // What the beginning of a piece was chosen by may not do for the rest of it: pigz begins anew here and there, and knows more then.
         let guessed = [false, true].into_iter().find_map(|by_all| {
-            let parameters = guess(&self.dictionary, &self.plain, &whole, by_all)?;
-            Some((parameters, trace(&parameters, WRONG_COUNT_MAX)?))
+            let parameters = guess(whole, by_all)?;
+            Some((parameters, trace(whole, &parameters, WRONG_COUNT_MAX)?))
         });
         let (parameters, corrections) =
             best.into_iter().chain(guessed).min_by_key(|(_, corrections)| corrections.len())?;

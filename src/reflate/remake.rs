@@ -24,7 +24,7 @@ mod trace;
 mod tree;
 mod writer;
 
-use chains::Chains;
+use chains::candidates_max;
 use code::Codes;
 use corrections::{Corrections, Kind};
 use hash::{Crc32c, Hash, Libdeflate, LibdeflateFast, MinizFast, RandomVector, Zlib, ZlibDefault, ZlibNg};
@@ -35,6 +35,7 @@ use writer::BitWriter;
 
 pub use guess::guess;
 pub use parameters::Parameters;
+pub use reader::Whole;
 pub use trace::trace;
 
 /// What is predicted, and what a correction of the kind of a block counts from.
@@ -85,11 +86,11 @@ impl Job for Remaking<'_> {
     type Done = Vec<u8>;
 
     fn run<H: Hash>(&self, hash: H) -> Option<Vec<u8>> {
-        let chains = Chains::new(hash, &self.parameters, &[self.dictionary, self.plain])?;
+        let effort = candidates_max(self.dictionary.len() + self.plain.len());
         let mut maker = Maker {
             blocks: self.parameters.blocks,
             token_count_max: self.parameters.token_count_max,
-            predictor: Predictor::new(&self.parameters, chains),
+            predictor: Predictor::new(hash, &self.parameters, &[self.dictionary, self.plain], effort)?,
             corrections: Corrections::new(self.coded),
             tokens: Vec::new(),
             writer: BitWriter::new(self.bit_len_max)?,
@@ -148,12 +149,7 @@ impl<H: Hash> Maker<'_, H> {
 
     fn block(&mut self) -> Option<()> {
         self.predictor.begin_block();
-        let predicted = match self.blocks {
-            Blocks::Dynamic | Blocks::Mixed => DYNAMIC,
-            Blocks::Fixed => FIXED,
-            Blocks::Stored => STORED,
-        };
-        match self.corrections.differing(Kind::Block, predicted)? {
+        match self.corrections.differing(Kind::Block, self.blocks.predicted())? {
             STORED => self.stored(),
             FIXED => self.coded(false),
             DYNAMIC => self.coded(true),
@@ -278,6 +274,20 @@ mod tests {
         for bit_len_max in [0, 1000, 1 << 20] {
             assert_eq!(remake(b"", b"abc", &forged, bit_len_max), None);
         }
+    }
+
+    #[test]
+    fn each_candidate_costs_effort_and_without_any_there_is_none() {
+        let (parameters, _) = parameters::decode(&corrections(&[7; 3])).unwrap();
+        let zeros = [0; 3000];
+        let mut predictor = Predictor::new(ZlibDefault, &parameters, &[&zeros], 100).unwrap();
+        predictor.pass_stored(1000).unwrap();
+        assert_eq!(predictor.depth(50), Some(50));
+        assert_eq!(predictor.hops(Match { len: 3, distance: 40 }), Some(40));
+        assert!(!predictor.is_exhausted());
+        assert_eq!(predictor.hops(Match { len: 3, distance: 40 }), None);
+        assert!(predictor.is_exhausted());
+        assert_eq!((predictor.predict(), predictor.depth(1), predictor.distance_by_hops(3, 1)), (None, None, None));
     }
 
     #[test]

@@ -27,12 +27,11 @@ use super::line::{self, Failure, Line, Lines};
 use super::ssh::{Remote, SshProcess};
 use super::wire;
 use super::{Listed, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
+use crate::durable::LEFT_BEHIND_SECONDS;
 use crate::pipeline;
 
 /// How the names of temporary files begin.
 const TEMP_PREFIX: &str = ".sftp-";
-/// Temporary files that were last written so long before a new one, by the server's clock, have been left behind.
-const LEFT_BEHIND_SECONDS: u32 = 24 * 60 * 60;
 /// Longest object that is read: the longest pack that the format has.
 const OBJECT_LEN_MAX: u64 = 4 << 30;
 /// A write that fails where less than this would stay free is taken for a full disk.

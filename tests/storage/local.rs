@@ -135,6 +135,17 @@ fn a_file_where_a_directory_belongs_fails_the_put_and_loses_nothing() {
 }
 
 #[test]
+fn a_file_in_the_place_of_the_directory_of_an_object_is_not_told_as_the_object() {
+    let directory = TempDir::new().unwrap();
+    let storage = storage_in(&directory);
+    let path = directory.path().join(pack(1).path());
+    fs::create_dir(directory.path().join("packs")).unwrap();
+    fs::write(path.parent().unwrap(), b"in the way").unwrap();
+    let error = storage.put_new(&pack(1), b"x").unwrap_err();
+    assert_eq!(error.kind(), StorageErrorKind::Other, "{error}");
+}
+
+#[test]
 fn leftovers_of_the_dead_are_swept_by_the_next_writer_and_work_in_progress_is_spared() {
     let directory = TempDir::new().unwrap();
     let temp = directory.path().join("tmp");

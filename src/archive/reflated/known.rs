@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::id::{ChunkId, PieceProof};
 use crate::observer::{Context, Ledger};
 use crate::pipeline::lock;
-use crate::reflate::{Record, decode_records};
+use crate::reflate::{Compressor, Record, decode_records};
 use crate::store::{ChunkReader, ChunkSource, Repository};
 
 /// What a repository knows of pieces.
@@ -21,13 +21,25 @@ pub struct KnownPieces<'k> {
     untold: Ledger,
     /// The chunk of a recipe that was asked for last. Pieces of one stream lie side by side.
     last: Mutex<Option<(ChunkId, Vec<Record>)>>,
+    /// Who deflated what is new: mostly one for all that is in a stream, or in a tree.
+    compressor: Compressor,
 }
 
 impl<'k> KnownPieces<'k> {
     /// Of `repository`.
     #[must_use]
     pub fn new(repository: &'k Repository, context: Context<'k>) -> Self {
-        Self { repository, context, untold: Ledger::default(), last: Mutex::new(None) }
+        Self {
+            repository,
+            context,
+            untold: Ledger::default(),
+            last: Mutex::new(None),
+            compressor: Compressor::default(),
+        }
+    }
+
+    pub(super) fn compressor(&self) -> &Compressor {
+        &self.compressor
     }
 
     /// None where nothing may be read.

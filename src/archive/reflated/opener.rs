@@ -14,7 +14,7 @@ use super::splitter::{Segment, Splitter};
 use crate::codec::Writer;
 use crate::id::PieceProof;
 use crate::pipeline::{self, lock};
-use crate::reflate::{CORRECTIONS_LEN_MAX, Compressor, Piece, Policy, Record, proof, recreate};
+use crate::reflate::{CORRECTIONS_LEN_MAX, Piece, Policy, Record, proof, recreate};
 
 /// Pieces that are looked at together, for each core and at most. Each has its plain bytes, a quarter of that deflated, and
 /// tables to find corrections with in memory.
@@ -81,14 +81,13 @@ enum Looked {
 }
 
 /// What looking at a segment takes, from any thread.
-struct Looking<'l, 'o> {
+struct Looking<'o> {
     policy: Policy,
     pieces: &'o KnownPieces<'o>,
     known: &'o AtomicU64,
-    compressor: &'l Compressor,
 }
 
-impl Looking<'_, '_> {
+impl Looking<'_> {
     fn look(&self, segment: Segment) -> Looked {
         match segment {
             Segment::Raw(bytes) => Looked::Raw(bytes),
@@ -117,7 +116,7 @@ impl Looking<'_, '_> {
 
     /// The corrections of a piece that begins at this place in a byte.
     fn find(&self, piece: &Piece, bits: &[u8], alignment: u8) -> Option<Vec<u8>> {
-        let corrections = piece.corrections(bits, alignment, self.compressor)?;
+        let corrections = piece.corrections(bits, alignment, self.pieces.compressor())?;
         let is_fair = corrections.len() <= CORRECTIONS_LEN_MAX && self.policy.accepts(piece, corrections.len());
         let made = if is_fair {
             recreate(&piece.dictionary, &piece.plain, &corrections, alignment, piece.bit_len)?
@@ -133,8 +132,6 @@ pub struct Opener<'o> {
     splitter: Splitter<'o>,
     policy: Policy,
     pieces: &'o KnownPieces<'o>,
-    /// Who deflated it: mostly one for all that is in a stream.
-    compressor: Compressor,
     opened: &'o Opened,
     /// Plain bytes that are to be given.
     ready: Cursor<Vec<u8>>,
@@ -162,7 +159,6 @@ impl<'o> Opener<'o> {
             splitter: Splitter::new(source, &opened.read_len, policy),
             policy,
             pieces,
-            compressor: Compressor::default(),
             opened,
             ready: Cursor::default(),
             raw: Vec::new(),
@@ -190,12 +186,7 @@ impl<'o> Opener<'o> {
             }
             window.push(segment);
         }
-        let looking = Looking {
-            policy: self.policy,
-            pieces: self.pieces,
-            known: &self.opened.known,
-            compressor: &self.compressor,
-        };
+        let looking = Looking { policy: self.policy, pieces: self.pieces, known: &self.opened.known };
         let looked: Vec<Looked> = window.into_par_iter().map(|segment| looking.look(segment)).collect();
         let looked = self.mend(looked)?;
         self.take(looked);
@@ -207,12 +198,7 @@ impl<'o> Opener<'o> {
 
     /// Some pieces can't be made again for where they end: such a one is looked at again together with the next one.
     fn mend(&mut self, looked: Vec<Looked>) -> io::Result<Vec<Looked>> {
-        let looking = Looking {
-            policy: self.policy,
-            pieces: self.pieces,
-            known: &self.opened.known,
-            compressor: &self.compressor,
-        };
+        let looking = Looking { policy: self.policy, pieces: self.pieces, known: &self.opened.known };
         let mut mended = Vec::with_capacity(looked.len());
         let mut rest = looked.into_iter();
         while let Some(looked) = rest.next() {

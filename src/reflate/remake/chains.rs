@@ -2,16 +2,16 @@
 #![expect(clippy::inline_always, reason = "the loops over candidates are slower by a tenth otherwise")]
 
 use super::hash::{HASH_COUNT, Hash, LibdeflateShort};
-use super::parameters::{Added, Algorithm, Lazy, Parameters, Strategy};
+use super::parameters::{Added, Algorithm, CHAIN_LEN_MAX, Lazy, Parameters, Strategy};
 use super::predictor::Match;
 
 /// Lengths of matches.
 pub const MATCH_LEN_MIN: u32 = 3;
 pub const MATCH_LEN_MAX: u32 = 258;
 /// zlib keeps so much of its window free, so that no match gets over its end.
-const WINDOW_FREE_LEN: u32 = 262;
+pub const WINDOW_FREE_LEN: u32 = 262;
 const WINDOW_BITS_MAX: u32 = 15;
-const LINK_COUNT: usize = 1 << WINDOW_BITS_MAX;
+pub const LINK_COUNT: usize = 1 << WINDOW_BITS_MAX;
 const LINK_MASK: u32 = (1 << WINDOW_BITS_MAX) - 1;
 /// Where the text begins: so many zeros stand before it, so that the position 0, which is none, is farther away than any match.
 pub const START: u32 = 1 << 16;
@@ -21,14 +21,17 @@ const SHIFT_FROM: u32 = 0xfe08;
 const SHIFT: u32 = 0x7e00;
 /// The start is 8 at first.
 const SHIFT_START: u32 = 8;
-/// Most candidates for one match that any compressor looks at.
-const CANDIDATES_MAX: u32 = 4096;
 /// Zeros behind the text, so that words can be read to its end.
 const PADDING_LEN: usize = 8;
 /// Candidates for a byte of text, and for any text: twice what the format asks for (RFL-10), because those that `long` finds may be looked at twice.
 /// The most that any of two thousand honest pieces took was 48.
 const CANDIDATES_PER_BYTE: u64 = 1024;
 const CANDIDATES_ALWAYS: u64 = 1 << 21;
+
+/// The candidates that may be looked at for so many bytes of text.
+pub fn candidates_max(len: usize) -> u64 {
+    CANDIDATES_ALWAYS + CANDIDATES_PER_BYTE * len as u64
+}
 
 /// The text, and the chains of all that was added of it.
 pub struct Chains<H> {
@@ -50,7 +53,8 @@ pub struct Chains<H> {
     is_empty: bool,
     reach: Reach,
     nice_len: u32,
-    candidates: u64,
+    /// How many more candidates may be looked at.
+    effort: u64,
 }
 
 /// How far back matches are looked for.
@@ -90,8 +94,8 @@ fn zeros<T: Clone + Default, const N: usize>() -> Option<Box<[T; N]>> {
 }
 
 impl<H: Hash> Chains<H> {
-    /// Of a text in parts. None if it is too long.
-    pub fn new(hash: H, parameters: &Parameters, parts: &[&[u8]]) -> Option<Self> {
+    /// Of a text in parts, at which so many candidates may be looked. None if it is too long.
+    pub fn new(hash: H, parameters: &Parameters, parts: &[&[u8]], effort: u64) -> Option<Self> {
         let mut text =
             Vec::with_capacity(START as usize + parts.iter().map(|part| part.len()).sum::<usize>() + PADDING_LEN);
         text.resize(START as usize, 0);
@@ -115,7 +119,7 @@ impl<H: Hash> Chains<H> {
             is_empty: parameters.algorithm == Algorithm::None,
             reach: Reach::new(parameters),
             nice_len: parameters.nice_len,
-            candidates: CANDIDATES_ALWAYS + CANDIDATES_PER_BYTE * u64::from(text_end - START),
+            effort,
         })
     }
 
@@ -132,9 +136,9 @@ impl<H: Hash> Chains<H> {
         self.text.get(at as usize).copied().unwrap_or_default()
     }
 
-    /// Whether more candidates were looked at than any writer needs.
+    /// Whether as many candidates were looked at as may be.
     pub fn is_exhausted(&self) -> bool {
-        self.candidates == 0
+        self.effort == 0
     }
 
     /// Adds what is to be added of a literal or a match at `at`.
@@ -212,7 +216,8 @@ impl<H: Hash> Chains<H> {
     pub fn longest<const AHEAD: u32>(&mut self, at: u32, other_len: u32, candidates: u32) -> Option<Match> {
         let start = at + AHEAD;
         let len_max = self.text_end.checked_sub(start)?.min(MATCH_LEN_MAX);
-        if self.is_empty || len_max <= other_len || len_max < H::LEN.max(MATCH_LEN_MIN) || candidates == 0 {
+        let is_none = len_max <= other_len || len_max < H::LEN.max(MATCH_LEN_MIN) || candidates == 0;
+        if self.is_empty || self.is_exhausted() || is_none {
             return None;
         }
         let (farthest, farthest_next) = self.reach.at(start)?;
@@ -258,95 +263,82 @@ impl<H: Hash> Chains<H> {
         }
         steps += left_before - left;
         let found = search.found;
-        self.candidates = self.candidates.saturating_sub(u64::from(steps));
+        self.effort = self.effort.saturating_sub(u64::from(steps));
         (found.distance > 0).then_some(found)
+    }
+
+    /// The candidates at `at`: none that is too far away, or behind one that is.
+    fn candidates(&self, at: u32) -> impl Iterator<Item = u32> {
+        let lowest = at - (at - START).min(self.reach.window_len);
+        let is_near = move |position: &u32| *position >= lowest;
+        let (first, head) = self.first::<0>(at);
+        let head = Some(head).filter(|head| first.as_ref().is_none_or(is_near) && is_near(head));
+        let chain = std::iter::successors(head, move |position| Some(self.next(*position)).filter(is_near));
+        first.filter(is_near).into_iter().chain(chain)
+    }
+
+    /// The first candidate at `at` that is it; none where that takes more than `effort`.
+    fn find(&self, at: u32, effort: &mut u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        if self.is_empty || self.text_end.checked_sub(at)? < H::LEN {
+            return None;
+        }
+        for position in self.candidates(at) {
+            *effort = effort.checked_sub(1)?;
+            if is_it(position) {
+                return Some(position);
+            }
+        }
+        None
+    }
+
+    /// Whether there are `len` bytes at `at`, and these are as many as a match has.
+    fn may_match(&self, at: u32, len: u32) -> bool {
+        self.text_end.checked_sub(at).is_some_and(|left| (MATCH_LEN_MIN..=left.min(MATCH_LEN_MAX)).contains(&len))
+    }
+
+    fn are_equal(&self, a: u32, b: u32, len: u32) -> bool {
+        common(from(&self.text, a), from(&self.text, b), len) == len
     }
 
     /// The distance of the candidate at `at` that is the so many-th one with `len` bytes in common.
     pub fn distance_by_hops(&mut self, at: u32, len: u32, hops: u32) -> Option<u32> {
-        let left = self.text_end.checked_sub(at)?;
-        if self.is_empty || left < H::LEN || !(MATCH_LEN_MIN..=left.min(MATCH_LEN_MAX)).contains(&len) {
+        if !self.may_match(at, len) {
             return None;
         }
-        let lowest = at - (at - START).min(self.reach.window_len);
-        let (first, mut position) = self.first::<0>(at);
-        let mut hops_left = hops;
-        let mut is_hop = |position| {
-            let is_equal = common(from(&self.text, position), from(&self.text, at), len) == len;
-            hops_left -= u32::from(is_equal);
-            hops_left == 0
-        };
-        if let Some(first) = first {
-            if first < lowest {
-                return None;
-            }
-            if is_hop(first) {
-                return Some(at - first);
-            }
-        }
-        let mut candidates = self.candidates;
-        while position >= lowest && candidates > 0 {
-            if is_hop(position) {
-                self.candidates = candidates;
-                return Some(at - position);
-            }
-            candidates -= 1;
-            position = self.next(position);
-        }
-        None
-    }
-}
-
-impl<H: Hash> Chains<H> {
-    /// The how many-th candidate at `at` is so far away. None if none is, or too many are before it.
-    pub fn depth(&self, at: u32, distance: u32) -> Option<u32> {
-        if self.is_empty || self.text_end.checked_sub(at)? < H::LEN {
-            return None;
-        }
-        let wanted = at.checked_sub(distance).filter(|wanted| *wanted >= START)?;
-        let (first, mut position) = self.first::<0>(at);
-        if first == Some(wanted) {
-            return Some(1);
-        }
-        let before = u32::from(first.is_some());
-        for depth in before + 1..=CANDIDATES_MAX {
-            if position == wanted {
-                return Some(depth);
-            }
-            if position < wanted {
-                return None;
-            }
-            position = self.next(position);
-        }
-        None
+        let (mut effort, mut left) = (self.effort, hops);
+        let found = self.find(at, &mut effort, |position| {
+            left -= u32::from(self.are_equal(position, at, len));
+            left == 0
+        });
+        self.effort = effort;
+        Some(at - found?)
     }
 
     /// The other way: which of the candidates at `at` with `len` bytes in common is so far away, counted from one.
-    pub fn hops(&self, at: u32, len: u32, distance: u32) -> Option<u32> {
-        let left = self.text_end.checked_sub(at)?;
-        if self.is_empty || left < H::LEN || !(MATCH_LEN_MIN..=left.min(MATCH_LEN_MAX)).contains(&len) {
+    pub fn hops(&mut self, at: u32, len: u32, distance: u32) -> Option<u32> {
+        if !self.may_match(at, len) {
             return None;
         }
-        let wanted = at.checked_sub(distance).filter(|wanted| *wanted >= START)?;
-        let lowest = at - (at - START).min(self.reach.window_len);
-        let (first, mut position) = self.first::<0>(at);
-        let mut hops = 0;
-        let mut is_it = |position| {
-            hops += u32::from(common(from(&self.text, position), from(&self.text, at), len) == len);
+        let wanted = at.checked_sub(distance)?;
+        let (mut effort, mut hops) = (self.effort, 0);
+        let found = self.find(at, &mut effort, |position| {
+            hops += u32::from(self.are_equal(position, at, len));
             position == wanted
-        };
-        if let Some(first) = first
-            && (first < lowest || is_it(first))
-        {
-            return Some(hops).filter(|hops| first >= lowest && *hops > 0);
-        }
-        while position >= lowest {
-            if is_it(position) {
-                return Some(hops).filter(|hops| *hops > 0);
-            }
-            position = self.next(position);
-        }
-        None
+        });
+        self.effort = effort;
+        found.map(|_| hops).filter(|hops| *hops > 0)
+    }
+
+    /// The how many-th candidate at `at` is so far away. None if none is, or more are before it than any compressor looks at.
+    pub fn depth(&mut self, at: u32, distance: u32) -> Option<u32> {
+        let wanted = at.checked_sub(distance)?;
+        let (mut effort, mut depth) = (self.effort, 0);
+        let found = self.find(at, &mut effort, |position| {
+            depth += 1;
+            position == wanted || depth == CHAIN_LEN_MAX
+        });
+        self.effort = effort;
+        (found? == wanted).then_some(depth)
     }
 }
 

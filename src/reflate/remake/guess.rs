@@ -4,23 +4,20 @@
 //! of them are found, at what depth. What can't be seen is tried at the beginning of the piece: zlib's levels, and what the
 //! depth tells. The one of which least has to be corrected is it.
 
-use super::chains::{START, crosses_32k, is_near_4k};
+use super::chains::{LINK_COUNT, MATCH_LEN_MAX, MATCH_LEN_MIN, WINDOW_FREE_LEN, crosses_32k, is_near_4k};
 use super::hash::Hash;
 use super::parameters::{Added, Algorithm, Blocks, Lazy, Parameters, Strategy};
-use super::predictor::{Match, Predictor};
-use super::reader::{BlockReader, Told};
-use super::trace::wrong_count;
+use super::predictor::Match;
+use super::reader::{BlockReader, Told, Whole};
+use super::trace::{predictor_of, wrong_count};
 use super::{Job, with_hash};
 
 /// So many plain bytes are tried.
-const SAMPLE_LEN: u32 = 96 << 10;
+const SAMPLE_LEN: usize = 96 << 10;
 /// Who has so few corrections there is it.
 const GOOD_COUNT: usize = 12;
 /// Hashes that are tried, the ones that find all in the shortest chains.
 const ALGORITHM_COUNT: usize = 2;
-/// zlib keeps so much of its window free.
-const WINDOW_FREE_LEN: u32 = 262;
-const WINDOW_LEN_MAX: usize = 1 << 15;
 /// zlib takes no match of three bytes that is farther.
 const FAR_OF_3: u32 = 4096;
 /// Tokens of a block of a compressor that finds no matches, or stores.
@@ -45,10 +42,9 @@ const GREEDY_LEVELS: [Level; 3] = [
     (Added::First(6), Lazy::Never, 32, 32),
 ];
 
-/// The parameters of which least has to be corrected in `deflated`, whole blocks that say `dictionary` and `plain`. By all of it, or by
-/// its beginning, which is faster and may be wrong.
-pub fn guess(dictionary: &[u8], plain: &[u8], deflated: &[u8], by_all: bool) -> Option<Parameters> {
-    let seen = Seen::of(deflated)?;
+/// The parameters of which least has to be corrected in `whole`. By all of it, or by its beginning, which is faster and may be wrong.
+pub fn guess(whole: Whole<'_>, by_all: bool) -> Option<Parameters> {
+    let seen = Seen::of(whole.deflated)?;
     let base = seen.base();
     if base.algorithm == Algorithm::None {
         return Some(base);
@@ -57,7 +53,7 @@ pub fn guess(dictionary: &[u8], plain: &[u8], deflated: &[u8], by_all: bool) -> 
     for algorithm in seen.algorithms() {
         for added in [seen.added.policy(), Added::All] {
             let parameters = Parameters { added, algorithm, ..base };
-            let job = Measuring { dictionary, plain, deflated, parameters: &parameters, by_all };
+            let job = Measuring { whole, parameters: &parameters, by_all };
             let is_new = |(_, other): &(Depth, Parameters)| *other != parameters;
             if found.iter().all(is_new)
                 && let Some(depth) = with_hash(&parameters, &job)
@@ -71,7 +67,7 @@ pub fn guess(dictionary: &[u8], plain: &[u8], deflated: &[u8], by_all: bool) -> 
     for (depth, base) in found.into_iter().take(2 * ALGORITHM_COUNT) {
         for parameters in levels(base, &depth, by_all) {
             let most = best.map_or(usize::MAX, |(wrong, _)| wrong);
-            let wrong = wrong_count(dictionary, plain, deflated, &parameters, most, SAMPLE_LEN);
+            let wrong = wrong_count(whole, &parameters, most, SAMPLE_LEN);
             if let Some(wrong) = wrong.filter(|wrong| *wrong < most) {
                 best = Some((wrong, parameters));
             }
@@ -169,7 +165,7 @@ impl Seen {
     fn found(&mut self, found: Match) {
         self.reaches_start |= found.distance == self.added.at;
         self.len_min = self.len_min.min(found.len);
-        if found.len == 3 {
+        if found.len == MATCH_LEN_MIN {
             self.distance_max_of_3 = self.distance_max_of_3.max(found.distance);
         }
         self.added.found(found);
@@ -220,7 +216,7 @@ impl Seen {
         let zlib =
             |bits: u32, shift| Algorithm::Zlib { mask: u16::try_from((1_u32 << bits) - 1).unwrap_or(u16::MAX), shift };
         let mut all = vec![zlib(15, 5)];
-        if self.len_min == 3 {
+        if self.len_min == MATCH_LEN_MIN {
             all.extend([zlib(11, 4), zlib(bits.min(16), bits.div_ceil(3)), Algorithm::MinizFast]);
             all.extend([Algorithm::Libdeflate, Algorithm::RandomVector]);
         } else {
@@ -250,7 +246,7 @@ impl AddedSeen {
     fn new() -> Self {
         Self {
             at: 0,
-            lens: vec![0; WINDOW_LEN_MAX],
+            lens: vec![0; LINK_COUNT],
             len_max: 0,
             len_max_before_last: 0,
             only_near_4k: true,
@@ -259,7 +255,7 @@ impl AddedSeen {
     }
 
     fn put(&mut self, len: u16) {
-        self.lens[self.at as usize % WINDOW_LEN_MAX] = len;
+        self.lens[self.at as usize % LINK_COUNT] = len;
         self.at += 1;
     }
 
@@ -270,7 +266,7 @@ impl AddedSeen {
     fn found(&mut self, found: Match) {
         let from = self.at.wrapping_sub(found.distance);
         self.only_near_4k &= !is_near_4k(self.at) && !is_near_4k(from);
-        let within = self.lens[from as usize % WINDOW_LEN_MAX];
+        let within = self.lens[from as usize % LINK_COUNT];
         let len = within & LEN;
         self.len_max = self.len_max.max(len);
         if within & LAST == 0 {
@@ -292,7 +288,7 @@ impl AddedSeen {
             Added::FirstAndLastOf32K
         } else if self.len_max_before_last < self.len_max {
             Added::FirstAndLast(self.len_max_before_last.into())
-        } else if self.len_max < 258 {
+        } else if u32::from(self.len_max) < MATCH_LEN_MAX {
             Added::First(self.len_max.into())
         } else {
             Added::All
@@ -308,9 +304,7 @@ struct Depth {
 }
 
 struct Measuring<'a> {
-    dictionary: &'a [u8],
-    plain: &'a [u8],
-    deflated: &'a [u8],
+    whole: Whole<'a>,
     parameters: &'a Parameters,
     by_all: bool,
 }
@@ -319,11 +313,11 @@ impl Job for Measuring<'_> {
     type Done = Depth;
 
     fn run<H: Hash>(&self, hash: H) -> Option<Depth> {
-        let mut predictor = Predictor::of(hash, self.parameters, &[self.dictionary, self.plain])?;
+        let len_max = if self.by_all { usize::MAX } else { SAMPLE_LEN };
+        let (mut predictor, end) = predictor_of(hash, self.whole, self.parameters, len_max)?;
         let mut depth = Depth { most: 0, reaches_far: false };
         let window_len = 1 << self.parameters.window_bits;
-        let (mut reader, mut tokens) = (BlockReader::new(self.deflated), Vec::new());
-        let end = u32::try_from(self.dictionary.len()).ok()? + SAMPLE_LEN + START;
+        let (mut reader, mut tokens) = (BlockReader::new(self.whole.deflated), Vec::new());
         loop {
             let (told, is_last) = reader.next(&mut tokens)?;
             if let Told::Stored(len) = told {
@@ -341,7 +335,7 @@ impl Job for Measuring<'_> {
                     || at > 1 && found.distance > window_len - WINDOW_FREE_LEN;
                 predictor.pass_match(found)?;
             }
-            if is_last || predictor.position() > end && !self.by_all {
+            if is_last || predictor.position() > end {
                 return Some(depth);
             }
         }

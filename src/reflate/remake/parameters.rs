@@ -2,8 +2,10 @@
 //!
 //! Of `bitcode`, which packs columns of many values, only columns of one value occur, but for the last, the bytes of the corrections.
 
+use super::{DYNAMIC, FIXED, STORED};
+
 /// Most candidates for one match that any compressor looks at: `gzip -9` does.
-const CHAIN_LEN_MAX: u32 = 4096;
+pub const CHAIN_LEN_MAX: u32 = 4096;
 /// A parameter that nobody asks for.
 const LEAST_LEN: u32 = 3;
 /// Lengths that don't fit in a byte follow it.
@@ -69,6 +71,17 @@ pub enum Blocks {
     Mixed,
     Fixed,
     Stored,
+}
+
+impl Blocks {
+    /// The kind that is predicted for each.
+    pub fn predicted(self) -> u32 {
+        match self {
+            Self::Dynamic | Self::Mixed => DYNAMIC,
+            Self::Fixed => FIXED,
+            Self::Stored => STORED,
+        }
+    }
 }
 
 /// All of it.

@@ -4,10 +4,7 @@ use std::ops::Range;
 
 use super::chains::{Chains, MATCH_LEN_MIN, START, is_near_4k};
 use super::hash::Hash;
-use super::parameters::{Added, Lazy, Parameters};
-
-/// Where no match was predicted and there is one, so many candidates are looked at if those of the parameters are not enough.
-const CANDIDATES_AT_LAST: u32 = 4096;
+use super::parameters::{Added, CHAIN_LEN_MAX, Lazy, Parameters};
 
 /// So many bytes as there are so far before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +27,10 @@ pub struct Predictor<H> {
 }
 
 impl<H: Hash> Predictor<H> {
-    pub fn new(parameters: &Parameters, chains: Chains<H>) -> Self {
-        Self {
-            chains,
+    /// At the beginning of a text in parts, at which so many candidates may be looked.
+    pub fn new(hash: H, parameters: &Parameters, parts: &[&[u8]], effort: u64) -> Option<Self> {
+        Some(Self {
+            chains: Chains::new(hash, parameters, parts, effort)?,
             at: START,
             pending: None,
             lazy: parameters.lazy,
@@ -40,12 +38,7 @@ impl<H: Hash> Predictor<H> {
             distance_max_of_3: parameters.distance_max_of_3,
             is_like_zlib: parameters.is_like_zlib,
             passes_near_4k: parameters.added == Added::FirstExceptNear4K,
-        }
-    }
-
-    /// At the beginning of a text in parts.
-    pub fn of(hash: H, parameters: &Parameters, parts: &[&[u8]]) -> Option<Self> {
-        Some(Self::new(parameters, Chains::new(hash, parameters, parts)?))
+        })
     }
 
     /// Where it is; the text begins at [`START`].
@@ -111,7 +104,7 @@ impl<H: Hash> Predictor<H> {
         }
         self.pending = None;
         let mut longest = |candidates| self.chains.longest::<0>(self.at, 0, candidates);
-        longest(self.candidates).or_else(|| longest(CANDIDATES_AT_LAST))
+        longest(self.candidates).or_else(|| longest(CHAIN_LEN_MAX))
     }
 
     pub fn distance_by_hops(&mut self, len: u32, hops: u32) -> Option<u32> {
@@ -119,12 +112,12 @@ impl<H: Hash> Predictor<H> {
     }
 
     /// The other way: how many hops lead to this match.
-    pub fn hops(&self, is: Match) -> Option<u32> {
+    pub fn hops(&mut self, is: Match) -> Option<u32> {
         self.chains.hops(self.at, is.len, is.distance)
     }
 
     /// The how many-th candidate here is so far away.
-    pub fn depth(&self, distance: u32) -> Option<u32> {
+    pub fn depth(&mut self, distance: u32) -> Option<u32> {
         self.chains.depth(self.at, distance)
     }
 

@@ -77,6 +77,14 @@ impl Table {
     }
 }
 
+/// Whole blocks, of which the last is the last of all, and what they say.
+#[derive(Debug, Clone, Copy)]
+pub struct Whole<'a> {
+    pub dictionary: &'a [u8],
+    pub plain: &'a [u8],
+    pub deflated: &'a [u8],
+}
+
 /// How a block is told.
 pub enum Told {
     /// So many bytes as they are.

@@ -4,68 +4,67 @@ use super::chains::START;
 use super::coder::Coder;
 use super::corrections::Kind;
 use super::hash::Hash;
-use super::parameters::{self, Blocks, Parameters};
+use super::parameters::{self, Parameters};
 use super::predictor::{Match, Predictor};
-use super::reader::{BlockReader, Told};
+use super::reader::{BlockReader, Told, Whole};
 use super::tree::{self, Frequencies};
 use super::{DYNAMIC, FIXED, Job, STORED, STORED_LEN_MAX, Token, with_hash};
 
-/// The corrections for `deflated`, whole blocks of which the last is the last of all, and which say `dictionary` and `plain`. None where no
-/// corrections make these blocks, and where more than `wrong_count_max` are needed.
-pub fn trace(
-    dictionary: &[u8],
-    plain: &[u8],
-    deflated: &[u8],
-    parameters: &Parameters,
-    wrong_count_max: usize,
-) -> Option<Vec<u8>> {
-    let job = Tracing { dictionary, plain, deflated, parameters, wrong_count_max, len_max: u32::MAX };
+/// Candidates that are looked at for each byte, and for any text: what takes more is given up. zlib's levels take 48 a byte at most, 7-Zip and
+/// libdeflate, whose choices are far from any prediction, more than 96.
+const CANDIDATES_PER_BYTE: u64 = 256;
+const CANDIDATES_ALWAYS: u64 = 1 << 20;
+
+/// The corrections for `whole`. None where no corrections make its blocks, and where more than `wrong_count_max` are needed.
+pub fn trace(whole: Whole<'_>, parameters: &Parameters, wrong_count_max: usize) -> Option<Vec<u8>> {
+    let job = Tracing { whole, parameters, wrong_count_max, len_max: usize::MAX };
     parameters::encode(parameters, &with_hash(parameters, &job)?.finish())
 }
 
-/// How many corrections are needed for the first so many plain bytes.
-pub fn wrong_count(
-    dictionary: &[u8],
-    plain: &[u8],
-    deflated: &[u8],
-    parameters: &Parameters,
-    wrong_count_max: usize,
-    len_max: u32,
-) -> Option<usize> {
-    let job = Tracing { dictionary, plain, deflated, parameters, wrong_count_max, len_max };
+/// How many corrections are needed for the first so many plain bytes of `whole`, up to `wrong_count_max`.
+pub fn wrong_count(whole: Whole<'_>, parameters: &Parameters, wrong_count_max: usize, len_max: usize) -> Option<usize> {
+    let job = Tracing { whole, parameters, wrong_count_max, len_max };
     with_hash(parameters, &job).map(|coder| coder.wrong_count())
 }
 
+/// A predictor that looks at so many plain bytes behind the dictionary, and where these end.
+pub fn predictor_of<H: Hash>(
+    hash: H,
+    whole: Whole<'_>,
+    parameters: &Parameters,
+    len_max: usize,
+) -> Option<(Predictor<H>, u32)> {
+    let len = whole.dictionary.len() + whole.plain.len().min(len_max);
+    let effort = CANDIDATES_ALWAYS + CANDIDATES_PER_BYTE * len as u64;
+    let end = START.checked_add(u32::try_from(len).ok()?)?;
+    Some((Predictor::new(hash, parameters, &[whole.dictionary, whole.plain], effort)?, end))
+}
+
 struct Tracing<'a> {
-    dictionary: &'a [u8],
-    plain: &'a [u8],
-    deflated: &'a [u8],
+    whole: Whole<'a>,
     parameters: &'a Parameters,
     wrong_count_max: usize,
     /// Plain bytes behind the dictionary.
-    len_max: u32,
+    len_max: usize,
 }
 
 impl Job for Tracing<'_> {
     type Done = Coder;
 
     fn run<H: Hash>(&self, hash: H) -> Option<Coder> {
-        let mut tracer = Tracer {
-            parameters: self.parameters,
-            predictor: Predictor::of(hash, self.parameters, &[self.dictionary, self.plain])?,
-            coder: Coder::new(),
-            end: u32::try_from(self.dictionary.len()).ok()?.saturating_add(START).saturating_add(self.len_max),
-            wrong_count_max: self.wrong_count_max,
-        };
-        let (mut reader, mut tokens) = (BlockReader::new(self.deflated), Vec::new());
+        let (predictor, end) = predictor_of(hash, self.whole, self.parameters, self.len_max)?;
+        let is_part = self.len_max < self.whole.plain.len();
+        let (parameters, wrong_count_max) = (self.parameters, self.wrong_count_max);
+        let mut tracer = Tracer { parameters, predictor, coder: Coder::new(), end, wrong_count_max };
+        let (mut reader, mut tokens) = (BlockReader::new(self.whole.deflated), Vec::new());
         loop {
             let (told, is_last) = reader.next(&mut tokens)?;
             tracer.block(&told, &tokens, is_last)?;
-            if tracer.predictor.position() >= tracer.end {
-                return Some(tracer.coder);
-            }
             if tracer.predictor.is_exhausted() {
                 return None;
+            }
+            if is_part && tracer.predictor.position() >= end {
+                return Some(tracer.coder);
             }
             tracer.coder.flipped(Kind::End, tracer.predictor.is_at_end(), is_last);
             if is_last {
@@ -88,17 +87,12 @@ struct Tracer<'a, H> {
 impl<H: Hash> Tracer<'_, H> {
     fn block(&mut self, told: &Told, tokens: &[Token], is_last: bool) -> Option<()> {
         self.predictor.begin_block();
-        let predicted = match self.parameters.blocks {
-            Blocks::Dynamic | Blocks::Mixed => DYNAMIC,
-            Blocks::Fixed => FIXED,
-            Blocks::Stored => STORED,
-        };
         let kind = match told {
             Told::Stored(_) => STORED,
             Told::Fixed => FIXED,
             Told::Dynamic(_) => DYNAMIC,
         };
-        self.coder.differing(Kind::Block, predicted, kind);
+        self.coder.differing(Kind::Block, self.parameters.blocks.predicted(), kind);
         if let Told::Stored(len) = told {
             self.coder.differing(Kind::StoredLen, STORED_LEN_MAX, u32::from(*len));
             self.predictor.pass_stored(u32::from(*len))?;

@@ -210,17 +210,18 @@ fn predicted_told(predicted: &[u8]) -> Option<usize> {
     Some(told)
 }
 
+fn differing(coder: &mut Coder, kind: Kind, predicted: usize, is: usize) -> Option<()> {
+    coder.differing(kind, u32::try_from(predicted).ok()?, u32::try_from(is).ok()?);
+    Some(())
+}
+
 /// The other way: what has to be corrected for `tree` to come out.
 pub fn correct(frequencies: &Frequencies, tree: &Tree, coder: &mut Coder) -> Option<()> {
-    let mut counted = |kind, predicted: usize, is: usize| {
-        coder.differing(kind, u32::try_from(predicted).ok()?, u32::try_from(is).ok()?);
-        Some(())
-    };
     let mut predicted = code_lens(&frequencies.literals, CODE_LEN_MAX)?;
-    counted(Kind::LiteralCount, predicted.len(), tree.literal_count)?;
+    differing(coder, Kind::LiteralCount, predicted.len(), tree.literal_count)?;
     predicted.resize(tree.literal_count, 0);
     let mut distances = code_lens(&frequencies.distances, CODE_LEN_MAX)?;
-    counted(Kind::DistanceCount, distances.len(), tree.distance_lens().len())?;
+    differing(coder, Kind::DistanceCount, distances.len(), tree.distance_lens().len())?;
     distances.resize(tree.distance_lens().len(), 0);
     predicted.append(&mut distances);
 
@@ -239,14 +240,10 @@ pub fn correct(frequencies: &Frequencies, tree: &Tree, coder: &mut Coder) -> Opt
         count(&mut run_frequencies, run.coded());
     }
     let predicted = code_lens(&run_frequencies, LEN_CODE_LEN_MAX)?;
-    let mut differing = |predicted: usize, is: usize| {
-        coder.differing(Kind::LenOfLenCode, u32::try_from(predicted).ok()?, u32::try_from(is).ok()?);
-        Some(())
-    };
-    differing(predicted_told(&predicted)?, tree.len_code_count)?;
+    differing(coder, Kind::LenOfLenCode, predicted_told(&predicted)?, tree.len_code_count)?;
     for symbol in LEN_ORDER.into_iter().take(tree.len_code_count) {
         let predicted = predicted.get(symbol).copied().unwrap_or_default();
-        differing(predicted.into(), tree.len_code_lens[symbol].into())?;
+        differing(coder, Kind::LenOfLenCode, predicted.into(), tree.len_code_lens[symbol].into())?;
     }
     left.is_empty().then_some(())
 }
