@@ -239,8 +239,8 @@ mod tests {
         let own = piece.corrections(&bits, alignment, &Compressor::default());
         for corrections in [own.clone(), quietly(library)].into_iter().flatten() {
             let ours = recreate(&piece.dictionary, &piece.plain, &corrections, alignment, piece.bit_len);
-            // Of what is thrown away the library may never come to an end.
-            if own.as_ref() == Some(&corrections) && ours.as_ref() != Some(&bits) {
+            // Of corrections that don't make what they were found for, its own among them, the library may never come to an end.
+            if ours.as_ref() != Some(&bits) && !(must_do && own.as_ref() != Some(&corrections)) {
                 continue;
             }
             let theirs = quietly(|| recreate_whole_deflate_stream(&text, &corrections).ok());
