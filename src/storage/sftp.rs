@@ -20,7 +20,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Mutex, Once};
 
-use self::channel::{Channel, Stop};
+use self::channel::{Channel, Looking, Making, Stop};
 use self::packet::{DATA_LEN, Extensions, PACKET_LEN_MAX, kind, status};
 use super::address::SshAddress;
 use super::line::{self, Failure, Line, Lines};
@@ -67,11 +67,8 @@ impl SftpStorage {
         let ends = (1..storage.root.len()).filter(|at| storage.root[*at] == b'/').chain([storage.root.len()]);
         let ancestors: Vec<&[u8]> = ends.map(|end| &storage.root[..end]).collect();
         storage.lines.again(0, |channel| {
-            let made = channel.make_directories(&ancestors).map_err(|stop| storage.of_root(stop))?;
-            for directory in made {
-                channel.sync_directory(parent(directory)).map_err(|stop| storage.of_root(stop))?;
-            }
-            Ok(())
+            let making = channel.begin_directories(&ancestors).map_err(|stop| storage.of_root(stop))?;
+            settle(channel, making).map_err(|stop| storage.of_root(stop))
         })?;
         storage.look()?;
         Ok(storage)
@@ -117,14 +114,15 @@ impl SftpStorage {
         })
     }
 
-    /// Writes `bytes` into a temporary file and returns its path. Doing it twice leaves one file too many, for the sweep.
-    fn upload(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Vec<u8>, StorageError> {
+    /// Writes `bytes` into a temporary file and returns its path, unless there is something at `taken`. Doing it twice leaves one
+    /// file too many, for the sweep.
+    fn upload(&self, key: &ObjectKey, bytes: &[u8], taken: Option<&[u8]>) -> Result<Vec<u8>, StorageError> {
         self.lines.again(line::len_of(key, bytes.len()), |channel| {
-            let mut written = self.try_upload(channel, key, bytes);
+            let mut written = self.try_upload(channel, key, bytes, taken);
             if matches!(&written, Err(stop) if stop.is_missing()) {
                 // Somebody tidied up an empty directory. Once more, from the start.
                 pipeline::lock(&self.prepared).clear();
-                written = self.try_upload(channel, key, bytes);
+                written = self.try_upload(channel, key, bytes, taken);
             }
             written.map_err(|stop| match stop {
                 stop if stop.is_missing() => self.of_root(stop),
@@ -134,10 +132,26 @@ impl SftpStorage {
         })
     }
 
-    fn try_upload(&self, channel: &Channel, key: &ObjectKey, bytes: &[u8]) -> Result<Vec<u8>, Stop> {
-        self.prepare(channel, key)?;
+    /// The look, the directories and the file are asked for at once: each needs a way there and back.
+    fn try_upload(
+        &self,
+        channel: &Channel,
+        key: &ObjectKey,
+        bytes: &[u8],
+        taken: Option<&[u8]>,
+    ) -> Result<Vec<u8>, Stop> {
         let temp = self.path(&format!("tmp/{TEMP_PREFIX}{}", random_name()?));
-        match channel.write_new(&temp, bytes) {
+        let looking = taken.map(|path| channel.begin_look(path)).transpose()?;
+        let unprepared = self.unprepared(key);
+        let making = channel.begin_directories(&unprepared)?;
+        let file = channel.begin_new(&temp)?;
+        if let Err(stop) = looking.map_or(Ok(()), Looking::must_be_free) {
+            let _swept_later = file.close().and_then(|()| channel.have_removed(&temp));
+            return Err(stop);
+        }
+        settle(channel, making)?;
+        pipeline::lock(&self.prepared).extend(unprepared);
+        match file.write(bytes) {
             Ok(()) => Ok(temp),
             Err(stop) => {
                 if !matches!(stop, Stop::Lost) {
@@ -148,20 +162,12 @@ impl SftpStorage {
         }
     }
 
-    /// Makes `tmp/` and the directories of `key`, once in a process.
-    fn prepare(&self, channel: &Channel, key: &ObjectKey) -> Result<(), Stop> {
+    /// `tmp/` and the directories of `key`, if this process has not made them yet.
+    fn unprepared(&self, key: &ObjectKey) -> Vec<Vec<u8>> {
         let path = key.path();
         let parents = path.match_indices('/').map(|(at, _)| self.path(&path[..at]));
-        let wanted: Vec<Vec<u8>> = {
-            let prepared = pipeline::lock(&self.prepared);
-            [self.path("tmp")].into_iter().chain(parents).filter(|path| !prepared.contains(path)).collect()
-        };
-        let missing: Vec<&[u8]> = wanted.iter().map(Vec::as_slice).collect();
-        for made in channel.make_directories(&missing)? {
-            channel.sync_directory(parent(made))?;
-        }
-        pipeline::lock(&self.prepared).extend(wanted);
-        Ok(())
+        let prepared = pipeline::lock(&self.prepared);
+        [self.path("tmp")].into_iter().chain(parents).filter(|path| !prepared.contains(path)).collect()
     }
 
     /// SFTP has no word for a full disk: a look at what is free says more than "Failure".
@@ -174,36 +180,15 @@ impl SftpStorage {
         of_key(key, Stop::Status(code, text))
     }
 
-    /// Gives the temporary file its name, unless that is taken.
+    /// Gives the temporary file its name, unless that is taken. Who lost relies on what has it, so both have to be durable.
     fn name(&self, channel: &Channel, key: &ObjectKey, temp: &[u8]) -> Result<(), Failure> {
         let path = self.path(&key.path());
-        let mut named = Err(Stop::Nonsense);
-        if channel.extensions.hardlink {
-            named = channel.link(temp, &path);
-        }
-        if matches!(named, Err(Stop::Nonsense | Stop::Status(..))) {
-            // Taken, or a file system without hard links, or a server that has no word for them.
-            match channel.stat(&path) {
-                Ok(_) => return Err(self.give_up(channel, key, temp)),
-                Err(Stop::Status(..)) => named = channel.rename(temp, &path),
-                Err(stop) => return Err(of_key(key, stop)),
-            }
-            if matches!(named, Err(Stop::Status(..))) && channel.stat(&path).is_ok() {
-                return Err(self.give_up(channel, key, temp));
-            }
-        } else if named.is_ok() {
-            // It has two names now, and needs one. What stays goes with the sweep.
+        let directory = channel.begin_directory(parent(&path)).map_err(|stop| of_key(key, stop))?;
+        let named = try_name(channel, temp, &path);
+        if matches!(named, Err(Stop::Taken)) {
             let _swept_later = channel.have_removed(temp);
         }
-        named.map_err(|stop| of_key(key, stop))?;
-        channel.sync_directory(parent(&path)).map_err(|stop| of_key(key, stop))
-    }
-
-    /// Somebody else's object has the name. Who lost relies on it, so it has to be durable.
-    fn give_up(&self, channel: &Channel, key: &ObjectKey, temp: &[u8]) -> Failure {
-        let _swept_later = channel.remove(temp);
-        let _settled = channel.sync_directory(parent(&self.path(&key.path())));
-        StorageError::new(StorageErrorKind::Exists, key).into()
+        named.and(directory.sync()).map_err(|stop| of_key(key, stop))
     }
 
     /// Removes what dead writers left, once in a process. `temp` is new: its time is the server's now.
@@ -301,13 +286,39 @@ fn start(address: &SshAddress) -> Result<Channel, StorageError> {
         Ok(Some(packet)) if packet.kind == kind::VERSION && packet.id >= packet::VERSION => {
             let extensions = Extensions::of(&packet);
             let line = Line::new(input, Box::new(out), Some(process), PACKET_LEN_MAX)?;
-            Ok(Channel { line, extensions })
+            Ok(Channel::new(line, extensions))
         }
         Ok(Some(_)) => Err(no_server("it gave another greeting".into())),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(no_server(error.into())),
         Ok(None) => Err(process.why(&sent.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))),
         Err(error) => Err(process.why(&error)),
     }
+}
+
+fn try_name(channel: &Channel, temp: &[u8], path: &[u8]) -> Result<(), Stop> {
+    if channel.extensions.hardlink {
+        match channel.link(temp, path) {
+            Ok(()) => {
+                // It has two names now, and needs one. What stays goes with the sweep.
+                let _swept_later = channel.have_removed(temp);
+                return Ok(());
+            }
+            Err(Stop::Nonsense | Stop::Status(..)) => {}
+            Err(stop) => return Err(stop),
+        }
+    }
+    // Taken, or a file system without hard links, or a server that has no word for them.
+    channel.begin_look(path)?.must_be_free()?;
+    let renamed = channel.rename(temp, path);
+    if matches!(renamed, Err(Stop::Status(..))) {
+        channel.begin_look(path)?.must_be_free()?;
+    }
+    renamed
+}
+
+/// Directories that were made are there after a power cut too.
+fn settle(channel: &Channel, making: Making<'_, '_>) -> Result<(), Stop> {
+    making.made()?.into_iter().try_for_each(|made| channel.begin_directory(parent(made))?.sync())
 }
 
 fn words(code: u32, text: &str) -> String {
@@ -320,6 +331,7 @@ fn told(stop: Stop, error: impl FnOnce(StorageErrorKind) -> StorageError) -> Fai
         Stop::Nonsense => {
             return error(StorageErrorKind::Other).cause("the SFTP server gave an answer that can't be").into();
         }
+        Stop::Taken => return error(StorageErrorKind::Exists).into(),
         Stop::Status(code, text) => (code, text),
     };
     let kind = match code {
@@ -355,23 +367,16 @@ fn random_name() -> Result<String, Stop> {
 
 impl Storage for SftpStorage {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        let is_taken = self.lines.again(0, |channel| match channel.stat(&self.path(&key.path())) {
-            Ok(_) => Ok(true),
-            Err(stop) if stop.is_missing() => Ok(false),
-            Err(stop) => Err(of_key(key, stop)),
-        })?;
-        if is_taken {
-            return Err(StorageError::new(StorageErrorKind::Exists, key));
-        }
-        let temp = self.upload(key, bytes)?;
+        let temp = self.upload(key, bytes, Some(&self.path(&key.path())))?;
         self.swept.call_once(|| self.sweep(&temp));
         self.lines.once(0, |channel| self.name(channel, key, &temp))
     }
 
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        let temp = self.upload(key, bytes)?;
+        let temp = self.upload(key, bytes, None)?;
         self.lines.once(0, |channel| {
             let path = self.path(&key.path());
+            let directory = channel.begin_directory(parent(&path)).map_err(|stop| of_key(key, stop))?;
             let renamed = if channel.extensions.posix_rename {
                 channel.rename_over(&temp, &path).map_err(|stop| of_key(key, stop))
             } else if channel.stat(&path).is_err() {
@@ -382,10 +387,9 @@ impl Storage for SftpStorage {
                 Err(error.advise("Repair the repository on the machine where it lies").into())
             };
             if matches!(renamed, Err(Failure::Answer(_))) {
-                let _swept_later = channel.remove(&temp);
+                let _swept_later = channel.have_removed(&temp);
             }
-            renamed?;
-            channel.sync_directory(parent(&path)).map_err(|stop| of_key(key, stop))
+            renamed.and(directory.sync().map_err(|stop| of_key(key, stop)))
         })
     }
 
@@ -415,8 +419,9 @@ impl Storage for SftpStorage {
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         self.lines.once(0, |channel| {
             let path = self.path(&key.path());
-            channel.remove(&path).map_err(|stop| of_key(key, stop))?;
-            channel.sync_directory(parent(&path)).map_err(|stop| of_key(key, stop))
+            let directory = channel.begin_directory(parent(&path)).map_err(|stop| of_key(key, stop))?;
+            let removed = channel.remove(&path);
+            removed.and(directory.sync()).map_err(|stop| of_key(key, stop))
         })
     }
 

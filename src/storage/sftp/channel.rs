@@ -3,13 +3,14 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use super::super::line::{Failure, Line, Pending};
 use super::super::wire::Frame;
 use super::packet::{self, Attributes, DATA_LEN, Extensions, Name, kind, status};
 
-/// Reads or writes under way: 4 MiB, which fill a line of 100 MB/s with 40 ms of latency.
-const WINDOW: usize = 128;
+/// Bytes that are read or written at once: they fill a line of 100 MB/s with 40 ms of latency.
+const WINDOW_LEN: usize = 4 << 20;
 /// Directories that are read at once.
 const DIRECTORIES: usize = 32;
 
@@ -22,6 +23,8 @@ pub enum Stop {
     Status(u32, String),
     /// The server said something that can't be.
     Nonsense,
+    /// There is something of that name.
+    Taken,
 }
 
 impl From<Failure> for Stop {
@@ -45,6 +48,8 @@ impl Stop {
 pub struct Channel {
     pub line: Line,
     pub extensions: Extensions,
+    /// Bytes in one read or write, once somebody needed to know.
+    data_len: OnceLock<usize>,
 }
 
 impl AsRef<Line> for Channel {
@@ -86,6 +91,23 @@ fn attributes_of(frame: Frame) -> Result<Attributes, Stop> {
 }
 
 impl Channel {
+    pub fn new(line: Line, extensions: Extensions) -> Self {
+        Self { line, extensions, data_len: OnceLock::new() }
+    }
+
+    /// Bytes in one read or write of so many. A server that takes more than it must is asked only if that saves something.
+    fn data_len(&self, len: u64) -> Result<usize, Stop> {
+        if let Some(len) = self.data_len.get() {
+            return Ok(*len);
+        }
+        if len < WINDOW_LEN as u64 / 4 || !self.extensions.limits {
+            return Ok(DATA_LEN);
+        }
+        let answer = self.ask(kind::EXTENDED, &packet::extended("limits@openssh.com", &[]))?;
+        let told = (answer.kind == kind::EXTENDED_REPLY).then(|| packet::data_len(&answer.body)).flatten();
+        Ok(*self.data_len.get_or_init(|| told.unwrap_or(DATA_LEN)))
+    }
+
     fn begin(&self, kind: u8, body: &[u8]) -> Result<Pending<'_>, Stop> {
         Ok(self.line.begin(kind, &[body])?)
     }
@@ -107,19 +129,13 @@ impl Channel {
         self.begin(kind::REMOVE, &packet::text(path)).map(drop)
     }
 
-    /// Makes directories, parents first. The new ones are returned; those that are there, or can't be made, are not.
-    pub fn make_directories<'p>(&self, paths: &[&'p [u8]]) -> Result<Vec<&'p [u8]>, Stop> {
-        let asked: Vec<_> = paths
-            .iter()
-            .map(|path| Ok((*path, self.begin(kind::MKDIR, &packet::make_directory(path))?)))
-            .collect::<Result<_, Stop>>()?;
-        let mut made = Vec::new();
-        for (path, pending) in asked {
-            if done(&pending.next()?).is_ok() {
-                made.push(path);
-            }
-        }
-        Ok(made)
+    /// Has directories made, parents first.
+    pub fn begin_directories<'p>(&self, paths: &'p [impl AsRef<[u8]>]) -> Result<Making<'_, 'p>, Stop> {
+        let begin = |path: &'p _| {
+            let path = AsRef::<[u8]>::as_ref(path);
+            Ok((path, self.begin(kind::MKDIR, &packet::make_directory(path))?))
+        };
+        Ok(Making(paths.iter().map(begin).collect::<Result<_, Stop>>()?))
     }
 
     /// Names `from` `to` unless that is taken, in one step.
@@ -139,22 +155,10 @@ impl Channel {
         done(&self.ask(kind::EXTENDED, &body)?)
     }
 
-    /// Makes the names in a directory durable, where the server can. OpenSSH opens a directory like a file.
-    pub fn sync_directory(&self, path: &[u8]) -> Result<(), Stop> {
-        if !self.extensions.fsync {
-            return Ok(());
-        }
-        match handle_of(self.ask(kind::OPEN, &packet::open_to_read(path))?) {
-            Ok(handle) => {
-                let synced = self.begin(kind::EXTENDED, &sync(&handle))?;
-                self.close(&handle)?;
-                // File systems that can't sync a directory say so, and there is nothing else to be done.
-                let _as_durable_as_it_gets = synced.next()?;
-                Ok(())
-            }
-            Err(Stop::Status(..)) => Ok(()),
-            Err(stop) => Err(stop),
-        }
+    /// Opens a directory to make the names in it durable, where the server can. OpenSSH opens a directory like a file.
+    pub fn begin_directory(&self, path: &[u8]) -> Result<Directory<'_>, Stop> {
+        let opening = self.extensions.fsync.then(|| self.begin(kind::OPEN, &packet::open_to_read(path)));
+        Ok(Directory { channel: self, opening: opening.transpose()? })
     }
 
     /// Lets go of a handle; nobody waits for the answer.
@@ -162,35 +166,45 @@ impl Channel {
         self.begin(kind::CLOSE, &packet::text(handle)).map(drop)
     }
 
-    /// Writes a new file, durably where the server can.
-    pub fn write_new(&self, path: &[u8], bytes: &[u8]) -> Result<(), Stop> {
-        let handle = handle_of(self.ask(kind::OPEN, &packet::open_new(path))?)?;
+    /// Asks whether there is something at `path`.
+    pub fn begin_look(&self, path: &[u8]) -> Result<Looking<'_>, Stop> {
+        Ok(Looking(self.begin(kind::STAT, &packet::text(path))?))
+    }
+
+    /// Makes a new file.
+    pub fn begin_new(&self, path: &[u8]) -> Result<NewFile<'_>, Stop> {
+        Ok(NewFile { channel: self, opening: self.begin(kind::OPEN, &packet::open_new(path))? })
+    }
+
+    /// Writes a file that was opened, durably where the server can, and closes it.
+    fn write(&self, handle: &[u8], bytes: &[u8]) -> Result<(), Stop> {
+        let data_len = self.data_len(bytes.len() as u64)?;
         let mut under_way = VecDeque::new();
         let mut result = Ok(());
         let mut offset = 0;
-        for part in bytes.chunks(DATA_LEN) {
-            if under_way.len() >= WINDOW {
+        for part in bytes.chunks(data_len) {
+            if under_way.len() >= WINDOW_LEN / data_len {
                 result = settle(&mut under_way, 1);
                 if result.is_err() {
                     break;
                 }
             }
             let len = u32::try_from(part.len()).map_err(|_| Stop::Nonsense)?;
-            let head = packet::write_head(&handle, offset, len);
+            let head = packet::write_head(handle, offset, len);
             under_way.push_back(self.line.begin(kind::WRITE, &[&head, part])?);
             offset += u64::from(len);
         }
         let result = result.and_then(|()| {
             if self.extensions.fsync {
-                under_way.push_back(self.begin(kind::EXTENDED, &sync(&handle))?);
+                under_way.push_back(self.begin(kind::EXTENDED, &sync(handle))?);
             }
             // What a network file system couldn't store it says when the file is closed.
-            under_way.push_back(self.begin(kind::CLOSE, &packet::text(&handle))?);
+            under_way.push_back(self.begin(kind::CLOSE, &packet::text(handle))?);
             let count = under_way.len();
             settle(&mut under_way, count)
         });
         if matches!(result, Err(Stop::Status(..))) {
-            self.close(&handle)?;
+            self.close(handle)?;
         }
         result
     }
@@ -203,15 +217,17 @@ impl Channel {
         guess: Range<u64>,
         choose: impl FnOnce(&Attributes) -> Result<Range<u64>, E>,
     ) -> Result<Result<Vec<u8>, E>, Stop> {
+        let guess_len = guess.end.saturating_sub(guess.start);
+        let data_len = self.data_len(guess_len)?;
         let handle = handle_of(self.ask(kind::OPEN, &packet::open_to_read(path))?)?;
         let attributes = self.begin(kind::FSTAT, &packet::text(&handle))?;
-        let mut reading = Reading { channel: self, handle: &handle, start: guess.start, under_way: VecDeque::new() };
-        let guess_len = guess.end.saturating_sub(guess.start);
+        let (start, under_way) = (guess.start, VecDeque::new());
+        let mut reading = Reading { channel: self, handle: &handle, data_len, start, under_way };
         let mut asked = 0;
-        if guess_len <= (WINDOW * DATA_LEN) as u64 {
+        if guess_len <= WINDOW_LEN as u64 {
             asked = usize::try_from(guess_len).map_err(|_| Stop::Nonsense)?;
-            for from in (0..asked).step_by(DATA_LEN) {
-                reading.ask(from, asked.min(from + DATA_LEN))?;
+            for from in (0..asked).step_by(data_len) {
+                reading.ask(from, asked.min(from + data_len))?;
             }
         }
         let bytes = match choose(&attributes_of(attributes.next()?)?) {
@@ -254,20 +270,27 @@ impl Channel {
             }
         }
         while !open.is_empty() {
-            let asked: Vec<_> = open
-                .iter()
-                .map(|(_, handle)| self.begin(kind::READDIR, &packet::text(handle)))
-                .collect::<Result<_, Stop>>()?;
+            // Most directories tell all at once, and then that this was all.
+            let ask = |handle: &[u8]| self.begin(kind::READDIR, &packet::text(handle));
+            let asked: Vec<_> =
+                open.iter().map(|(_, handle)| Ok([ask(handle)?, ask(handle)?])).collect::<Result<_, Stop>>()?;
             let mut still_open = Vec::new();
-            for (pending, (number, handle)) in asked.into_iter().zip(open) {
-                match of_kind(pending.next()?, kind::NAME) {
-                    Ok(body) => {
-                        let names = packet::names(&body).filter(|names| !names.is_empty()).ok_or(Stop::Nonsense)?;
-                        found.extend(names.into_iter().map(|name| (number, name)));
-                        still_open.push((number, handle));
+            for (both, (number, handle)) in asked.into_iter().zip(open) {
+                let mut is_at_end = false;
+                for pending in both {
+                    match of_kind(pending.next()?, kind::NAME) {
+                        Ok(body) => {
+                            let names = packet::names(&body).filter(|names| !names.is_empty()).ok_or(Stop::Nonsense)?;
+                            found.extend(names.into_iter().map(|name| (number, name)));
+                        }
+                        Err(Stop::Status(status::EOF, _)) => is_at_end = true,
+                        Err(stop) => return Err(stop),
                     }
-                    Err(Stop::Status(status::EOF, _)) => self.close(&handle)?,
-                    Err(stop) => return Err(stop),
+                }
+                if is_at_end {
+                    self.close(&handle)?;
+                } else {
+                    still_open.push((number, handle));
                 }
             }
             open = still_open;
@@ -286,10 +309,83 @@ impl Channel {
     }
 }
 
+/// Directories that are being made.
+pub struct Making<'c, 'p>(Vec<(&'p [u8], Pending<'c>)>);
+
+impl<'p> Making<'_, 'p> {
+    /// The new ones. Those that are there, or can't be made, are not among them.
+    pub fn made(self) -> Result<Vec<&'p [u8]>, Stop> {
+        let mut made = Vec::new();
+        for (path, pending) in self.0 {
+            if done(&pending.next()?).is_ok() {
+                made.push(path);
+            }
+        }
+        Ok(made)
+    }
+}
+
+/// A question whether something is there.
+pub struct Looking<'c>(Pending<'c>);
+
+impl Looking<'_> {
+    /// `Taken` if it is.
+    pub fn must_be_free(self) -> Result<(), Stop> {
+        match attributes_of(self.0.next()?) {
+            Ok(_) => Err(Stop::Taken),
+            Err(stop) if stop.is_missing() => Ok(()),
+            Err(stop) => Err(stop),
+        }
+    }
+}
+
+/// A new file that is being opened.
+pub struct NewFile<'c> {
+    channel: &'c Channel,
+    opening: Pending<'c>,
+}
+
+impl NewFile<'_> {
+    /// Fills it, durably where the server can.
+    pub fn write(self, bytes: &[u8]) -> Result<(), Stop> {
+        self.channel.write(&handle_of(self.opening.next()?)?, bytes)
+    }
+
+    /// It is not wanted any more.
+    pub fn close(self) -> Result<(), Stop> {
+        self.channel.close(&handle_of(self.opening.next()?)?)
+    }
+}
+
+/// A directory that is being opened, if that helps.
+pub struct Directory<'c> {
+    channel: &'c Channel,
+    opening: Option<Pending<'c>>,
+}
+
+impl Directory<'_> {
+    /// Makes what happened in it before durable, as far as its file system can.
+    pub fn sync(self) -> Result<(), Stop> {
+        let Some(opening) = self.opening else { return Ok(()) };
+        match handle_of(opening.next()?) {
+            Ok(handle) => {
+                let synced = self.channel.begin(kind::EXTENDED, &sync(&handle))?;
+                self.channel.close(&handle)?;
+                // File systems that can't sync a directory say so, and there is nothing else to be done.
+                let _as_durable_as_it_gets = synced.next()?;
+                Ok(())
+            }
+            Err(Stop::Status(..)) => Ok(()),
+            Err(stop) => Err(stop),
+        }
+    }
+}
+
 /// A range of a file on its way.
 struct Reading<'c> {
     channel: &'c Channel,
     handle: &'c [u8],
+    data_len: usize,
     start: u64,
     under_way: VecDeque<(usize, usize, Pending<'c>)>,
 }
@@ -311,8 +407,8 @@ impl Reading<'_> {
         let mut next = asked.min(len);
         let mut missing = VecDeque::new();
         loop {
-            while self.under_way.len() < WINDOW && (next < len || !missing.is_empty()) {
-                let (from, to) = missing.pop_front().unwrap_or((next, len.min(next + DATA_LEN)));
+            while self.under_way.len() < WINDOW_LEN / self.data_len && (next < len || !missing.is_empty()) {
+                let (from, to) = missing.pop_front().unwrap_or((next, len.min(next + self.data_len)));
                 next = next.max(to);
                 self.ask(from, to)?;
             }

@@ -8,6 +8,8 @@ pub const VERSION: u32 = 3;
 pub const PACKET_LEN_MAX: usize = 1 << 20;
 /// Bytes in one read or write: what every server must take.
 pub const DATA_LEN: usize = 32 << 10;
+/// Most of them, where a server says that it takes more.
+const DATA_LEN_MAX: u64 = 256 << 10;
 
 /// Kinds of packets.
 pub mod kind {
@@ -68,6 +70,8 @@ pub struct Extensions {
     pub fsync: bool,
     /// `statvfs@openssh.com`: tells what space is left.
     pub statvfs: bool,
+    /// `limits@openssh.com`: tells how much it takes at once.
+    pub limits: bool,
 }
 
 impl Extensions {
@@ -81,6 +85,7 @@ impl Extensions {
                 b"hardlink@openssh.com" => found.hardlink = true,
                 b"fsync@openssh.com" => found.fsync = true,
                 b"statvfs@openssh.com" => found.statvfs = true,
+                b"limits@openssh.com" => found.limits = true,
                 _ => {}
             }
         }
@@ -181,6 +186,14 @@ pub fn free_space(body: &[u8]) -> Option<u64> {
     fields.u64().map(|available| available.saturating_mul(fragment))
 }
 
+/// Bytes in one read or write, out of the answer to `limits`. A zero in it is no answer.
+pub fn data_len(body: &[u8]) -> Option<usize> {
+    let mut fields = Fields(body);
+    let (_packet, read, write) = (fields.u64()?, fields.u64()?, fields.u64()?);
+    let len = usize::try_from(read.min(write).min(DATA_LEN_MAX)).ok()?;
+    (len >= DATA_LEN).then_some(len)
+}
+
 pub fn open_to_read(path: &[u8]) -> Vec<u8> {
     Body::default().text(path).u32(OPEN_READ).u32(0).0
 }
@@ -244,6 +257,16 @@ mod tests {
         assert_eq!(names(&u32::MAX.to_be_bytes()), None);
         let body = Body::default().u32(1).text("a").text("-rw a").u32(0).0;
         assert_eq!(names(&body).unwrap()[0].name, b"a");
+    }
+
+    #[test]
+    fn limits_below_what_all_must_take_are_none_and_those_beyond_reason_are_ours() {
+        let body = |read, write| Body::default().u64(0).u64(read).u64(write).u64(0).0;
+        assert_eq!(data_len(&body(261_120, 300_000)), Some(261_120));
+        assert_eq!(data_len(&body(u64::MAX, u64::MAX)), Some(256 << 10));
+        assert_eq!(data_len(&body(0, 261_120)), None);
+        assert_eq!(data_len(&body(261_120, 1)), None);
+        assert_eq!(data_len(&body(1, 1)[..20]), None);
     }
 
     #[test]
