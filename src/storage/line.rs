@@ -2,13 +2,13 @@
 //! answers out by their ids. A line that broke is replaced by the next request; what may be asked twice is asked again.
 //!
 //! OpenSSH lets 2 MiB be under way on a line, which is 100 MB/s with a way of 20 ms there and back and less with a longer one, and has
-//! one core for its cipher. So what is long goes over further lines, which are made when all others are busy with something
-//! long. Everything else goes over the first one: its order is kept, and a server that knows what a connection put is asked by the one
+//! one core for its cipher. So what is long goes over further lines, which are made beside it when all others are busy with something
+//! long: a handshake takes half a dozen ways there and back, in which those that are open carry more than nothing. Everything else goes over the first one: its order is kept, and a server that knows what a connection put is asked by the one
 //! that put it.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -195,9 +195,11 @@ impl Drop for Pending<'_> {
 /// Lines that are made again when they broke.
 pub struct Lines<L: AsRef<Line>> {
     location: String,
-    places: [Place<L>; LINES_MAX],
-    connect: Box<dyn Fn() -> Result<L, StorageError> + Send + Sync>,
+    places: [Arc<Place<L>>; LINES_MAX],
+    connect: Arc<Connect<L>>,
 }
+
+type Connect<L> = dyn Fn() -> Result<L, StorageError> + Send + Sync;
 
 /// How long a request about `key` with so many bytes, there or back, is taken to be. Long ones may go over any line, but what a
 /// server knows by the connection that put it never does.
@@ -210,20 +212,30 @@ struct Place<L> {
     current: Mutex<Option<Arc<L>>>,
     /// Long requests and answers that are under way.
     long_count: AtomicUsize,
-    /// It could not be made.
-    is_closed: AtomicBool,
+    /// One of the three below.
+    state: AtomicU8,
+    opener: Mutex<Option<Worker>>,
 }
+
+/// Nobody has needed it so far.
+const ABSENT: u8 = 0;
+/// It is there, and made again when it broke.
+const OPEN: u8 = 1;
+/// It is being made, or could not be.
+const CLOSED: u8 = 2;
 
 impl<L> Default for Place<L> {
     fn default() -> Self {
-        Self { current: Mutex::default(), long_count: AtomicUsize::new(0), is_closed: AtomicBool::new(false) }
+        let (state, opener) = (AtomicU8::new(ABSENT), Mutex::default());
+        Self { current: Mutex::default(), long_count: AtomicUsize::new(0), state, opener }
     }
 }
 
-/// The end of one is waited for, so that of the others is to come meanwhile.
+/// What is still being made is waited for. Then the end of one is, so that of the others is to come meanwhile.
 impl<L: AsRef<Line>> Drop for Lines<L> {
     fn drop(&mut self) {
         for place in &self.places {
+            drop(pipeline::lock(&place.opener).take());
             pipeline::lock(&place.current).iter().for_each(|line| line.as_ref().as_ref().hang_up());
         }
     }
@@ -238,16 +250,17 @@ impl<L> Drop for Busy<'_, L> {
     }
 }
 
-impl<L: AsRef<Line>> Lines<L> {
+impl<L: AsRef<Line> + Send + Sync + 'static> Lines<L> {
     /// Takes over the first line.
     pub fn open(
         location: String,
         first: L,
         connect: impl Fn() -> Result<L, StorageError> + Send + Sync + 'static,
     ) -> Self {
-        let places: [Place<L>; LINES_MAX] = std::array::from_fn(|_| Place::default());
+        let places: [Arc<Place<L>>; LINES_MAX] = std::array::from_fn(|_| Arc::default());
         *pipeline::lock(&places[0].current) = Some(Arc::new(first));
-        Self { location, places, connect: Box::new(connect) }
+        places[0].state.store(OPEN, Ordering::Relaxed);
+        Self { location, places, connect: Arc::new(connect) }
     }
 
     /// The open line at `place`; a new one if the last one is known to be broken.
@@ -268,19 +281,37 @@ impl<L: AsRef<Line>> Lines<L> {
         if len < LONG_LEN {
             return Ok((self.line_at(first)?, None));
         }
-        let open = self.places.iter().filter(|place| !place.is_closed.load(Ordering::Relaxed));
+        let open = self.places.iter().filter(|place| place.state.load(Ordering::Acquire) == OPEN);
         let place = open.min_by_key(|place| place.long_count.load(Ordering::Relaxed)).unwrap_or(first);
-        place.long_count.fetch_add(1, Ordering::Relaxed);
+        if place.long_count.fetch_add(1, Ordering::Relaxed) > 0 {
+            self.open_another();
+        }
         let busy = Busy(place);
         match self.line_at(place) {
             Ok(line) => Ok((line, Some(busy))),
             // A server may let only so many in.
-            Err(_) if !std::ptr::eq(place, first) => {
-                place.is_closed.store(true, Ordering::Relaxed);
+            Err(_) if !Arc::ptr_eq(place, first) => {
+                place.state.store(CLOSED, Ordering::Relaxed);
                 Ok((self.line_at(first)?, None))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Has one more line made, if there may be one more.
+    fn open_another(&self) {
+        let is_taken = |place: &&Arc<Place<L>>| {
+            place.state.compare_exchange(ABSENT, CLOSED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        let Some(place) = self.places.iter().find(is_taken) else { return };
+        let (there, connect) = (place.clone(), self.connect.clone());
+        let opener = Worker::spawn("connect", move || {
+            // A server may let only so many in.
+            let Ok(line) = connect() else { return };
+            *pipeline::lock(&there.current) = Some(Arc::new(line));
+            there.state.store(OPEN, Ordering::Release);
+        });
+        *pipeline::lock(&place.opener) = opener.ok();
     }
 
     /// Asks once: for what must not be done twice. `len` is how long the request is, with its answer.

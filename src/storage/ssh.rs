@@ -5,11 +5,13 @@
 
 use std::borrow::Cow;
 use std::io::{self, BufReader, Read};
+use std::os::fd::AsFd;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::fcntl_setpipe_size;
 
 use super::address::SshAddress;
 use super::{StorageError, StorageErrorKind};
@@ -24,6 +26,8 @@ const ENDING_TICK: Duration = Duration::from_millis(10);
 /// How long the rest of standard error is waited for. Somebody who outlives ssh may hold it open.
 const LAST_WORDS: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 const LINE_LEN: usize = 256 << 10;
+/// What fits in a pipe to or from ssh: the most that Linux gives to everybody. With less the two wake each other all the time.
+const PIPE_LEN: usize = 1 << 20;
 
 /// Exit code of the shell in [`STARTER`] when there is no such program on this machine.
 const NO_SSH: i32 = 122;
@@ -72,6 +76,10 @@ impl SshProcess {
         let mut child = command.spawn().map_err(failed)?;
         let pipes = child.stdin.take().zip(child.stdout.take()).zip(child.stderr.take());
         let ((input, output), errors) = pipes.expect("cannot fail because all three were asked for");
+        for pipe in [input.as_fd(), output.as_fd()] {
+            // Where it may not be so long, it does as it is.
+            let _longer = fcntl_setpipe_size(pipe, PIPE_LEN);
+        }
         let said = Arc::new(Mutex::new(Vec::new()));
         let watched = Watched { output, errors: Some(errors), said: said.clone() };
         let process = Self { child: Mutex::new(child), said, remote, address: address.to_string() };
