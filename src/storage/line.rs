@@ -6,6 +6,7 @@
 //! long: a handshake takes half a dozen ways there and back, in which those that are open carry more than nothing. Everything else goes over the first one: its order is kept, and a server that knows what a connection put is asked by the one
 //! that put it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
@@ -201,10 +202,15 @@ pub struct Lines<L: AsRef<Line>> {
 
 type Connect<L> = dyn Fn() -> Result<L, StorageError> + Send + Sync;
 
+/// Whether nobody minds over which connection an object is put, nor when.
+pub fn is_bulk(key: &ObjectKey) -> bool {
+    matches!(key.kind(), ObjectKind::Pack | ObjectKind::Segment)
+}
+
 /// How long a request about `key` with so many bytes, there or back, is taken to be. Long ones may go over any line, but what a
 /// server knows by the connection that put it never does.
 pub fn len_of(key: &ObjectKey, len: usize) -> usize {
-    if matches!(key.kind(), ObjectKind::Pack | ObjectKind::Segment) { len } else { 0 }
+    if is_bulk(key) { len } else { 0 }
 }
 
 /// Where a line is, or may be.
@@ -348,6 +354,30 @@ impl<L: AsRef<Line> + Send + Sync + 'static> Lines<L> {
         }
     }
 
+    /// Puts what [`is_bulk`], again when the line breaks. Whether it was put when the answer was lost tells the next answer: there is
+    /// something of that name, and `holds` says if it is what was put.
+    ///
+    /// # Errors
+    /// From the answer; or why the line broke.
+    pub fn put_bulk(
+        &self,
+        len: usize,
+        put: impl Fn(&L) -> Result<(), Failure>,
+        holds: impl Fn(&L) -> Result<bool, Failure>,
+    ) -> Result<(), StorageError> {
+        let was_lost = Cell::new(false);
+        self.again(len, |line| {
+            let answer = put(line);
+            was_lost.set(was_lost.get() || matches!(answer, Err(Failure::Lost)));
+            match answer {
+                Err(Failure::Answer(error)) if was_lost.get() && error.kind() == StorageErrorKind::Exists => {
+                    if holds(line)? { Ok(()) } else { Err(error.into()) }
+                }
+                answer => answer,
+            }
+        })
+    }
+
     /// Where this goes.
     pub fn location(&self) -> String {
         self.location.clone()
@@ -357,5 +387,74 @@ impl<L: AsRef<Line> + Send + Sync + 'static> Lines<L> {
 impl<L: AsRef<Line>> std::fmt::Debug for Lines<L> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lines").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line to itself, which lasts until it is hung up.
+    struct Loop(Line);
+
+    impl AsRef<Line> for Loop {
+        fn as_ref(&self) -> &Line {
+            &self.0
+        }
+    }
+
+    fn connect() -> Result<Loop, StorageError> {
+        let (input, out) = io::pipe().unwrap();
+        Line::new(input, Box::new(out), None, 1).map(Loop)
+    }
+
+    fn lines(connect_next: impl Fn() -> Result<Loop, StorageError> + Send + Sync + 'static) -> Lines<Loop> {
+        Lines::open("there".to_owned(), connect().unwrap(), connect_next)
+    }
+
+    fn exists() -> Failure {
+        StorageError::with_message(StorageErrorKind::Exists, "taken").into()
+    }
+
+    #[test]
+    fn a_put_whose_answer_was_lost_is_done_if_there_is_what_was_put() {
+        for is_ours in [true, false] {
+            let lines = lines(connect);
+            let tries = Cell::new(0);
+            let put = |_: &Loop| {
+                tries.set(tries.get() + 1);
+                Err(if tries.get() == 1 { Failure::Lost } else { exists() })
+            };
+            assert_eq!(lines.put_bulk(0, put, |_| Ok(is_ours)).is_ok(), is_ours);
+            assert_eq!(tries.get(), 2);
+        }
+        let error = lines(connect).put_bulk(0, |_| Err(exists()), |_| Ok(true)).unwrap_err();
+        assert_eq!(error.kind(), StorageErrorKind::Exists, "nothing was lost, so it is somebody else's");
+    }
+
+    #[test]
+    fn long_requests_get_further_lines_which_nobody_waits_for() {
+        let lines = lines(connect);
+        let (first, _busy) = lines.line_for(LONG_LEN).unwrap();
+        let (same, _busy_again) = lines.line_for(LONG_LEN).unwrap();
+        assert!(Arc::ptr_eq(&first, &same));
+        drop(pipeline::lock(&lines.places[1].opener).take());
+        let (second, _also_busy) = lines.line_for(LONG_LEN).unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        let (short, _not_busy) = lines.line_for(LONG_LEN - 1).unwrap();
+        assert!(Arc::ptr_eq(&first, &short));
+    }
+
+    #[test]
+    fn where_only_one_line_may_be_it_carries_everything() {
+        let lines = lines(|| Err(StorageError::with_message(StorageErrorKind::Other, "one is enough")));
+        let busy: Vec<_> = (0..10)
+            .map(|_| {
+                let line = lines.line_for(LONG_LEN).unwrap();
+                lines.places.iter().for_each(|place| drop(pipeline::lock(&place.opener).take()));
+                line
+            })
+            .collect();
+        assert!(busy.iter().all(|(line, _)| Arc::ptr_eq(line, &busy[0].0)));
     }
 }

@@ -59,12 +59,6 @@ impl ServedStorage {
     fn repeat(&self, request: u8, body: &[u8], len_max: usize) -> Result<Vec<u8>, StorageError> {
         self.lines.again(0, |line| ask(&line.0, request, &[body], len_max))
     }
-
-    fn put(&self, request: u8, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        self.lines
-            .once(line::len_of(key, bytes.len()), |line| ask(&line.0, request, &[&of_key(key), bytes], 0))
-            .map(drop)
-    }
 }
 
 /// Starts ssh and exchanges greetings.
@@ -174,11 +168,17 @@ fn usize_of(len: u64) -> usize {
 
 impl Storage for ServedStorage {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        self.put(kind::PUT_NEW, key, bytes)
+        let name = of_key(key);
+        let put = |line: &Served| ask(&line.0, kind::PUT_NEW, &[&name, bytes], 0).map(drop);
+        if !line::is_bulk(key) {
+            return self.lines.once(0, put);
+        }
+        let holds = |line: &Served| Ok(ask(&line.0, kind::GET, &[&name], OBJECT_LEN_MAX)? == bytes);
+        self.lines.put_bulk(bytes.len(), put, holds)
     }
 
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        self.put(kind::REPLACE, key, bytes)
+        self.lines.once(0, |line| ask(&line.0, kind::REPLACE, &[&of_key(key), bytes], 0)).map(drop)
     }
 
     fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! write tmp/.sftp-…, fsync@openssh.com     may be repeated when the line breaks: nobody sees it
-//! hardlink@openssh.com tmp -> name         refuses to replace; lost answer: told as such, nothing is repeated
+//! hardlink@openssh.com tmp -> name         refuses to replace; lost answer: what has the name tells, or the caller is told
 //! remove tmp, fsync of the directory       only now the call returns
 //! ```
 //!
@@ -214,6 +214,12 @@ impl SftpStorage {
     }
 
     fn read(&self, key: &ObjectKey, range: Option<&Range<u64>>) -> Result<Vec<u8>, StorageError> {
+        let len = range.map_or(u64::MAX, |range| range.end.saturating_sub(range.start));
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        self.lines.again(line::len_of(key, len), |channel| self.read_by(channel, key, range))
+    }
+
+    fn read_by(&self, channel: &Channel, key: &ObjectKey, range: Option<&Range<u64>>) -> Result<Vec<u8>, Failure> {
         let out_of_range = || StorageError::new(StorageErrorKind::OutOfRange, key);
         let choose = |attributes: &packet::Attributes| match (attributes.file_len(), range) {
             (None, _) => Err(StorageError::new(StorageErrorKind::Other, key).cause("it is not a regular file")),
@@ -222,18 +228,14 @@ impl SftpStorage {
             (Some(len), Some(range)) if range.start <= range.end && range.end <= len => Ok(range.clone()),
             (Some(_), Some(_)) => Err(out_of_range()),
         };
-        let len = range.map_or(u64::MAX, |range| range.end.saturating_sub(range.start));
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        self.lines.again(line::len_of(key, len), |channel| {
-            let guess = range.cloned().unwrap_or(0..DATA_LEN as u64);
-            let read = channel.read(&self.path(&key.path()), guess, choose);
-            // Cut short between the look at its length and the last read: an object never is.
-            let read = read.map_err(|stop| match stop {
-                Stop::Status(status::EOF, _) => out_of_range().into(),
-                stop => of_key(key, stop),
-            })?;
-            read.map_err(Failure::Answer)
-        })
+        let guess = range.cloned().unwrap_or(0..DATA_LEN as u64);
+        let read = channel.read(&self.path(&key.path()), guess, choose);
+        // Cut short between the look at its length and the last read: an object never is.
+        let read = read.map_err(|stop| match stop {
+            Stop::Status(status::EOF, _) => out_of_range().into(),
+            stop => of_key(key, stop),
+        })?;
+        read.map_err(Failure::Answer)
     }
 
     /// The rows of one kind, unsorted.
@@ -369,7 +371,11 @@ impl Storage for SftpStorage {
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
         let temp = self.upload(key, bytes, Some(&self.path(&key.path())))?;
         self.swept.call_once(|| self.sweep(&temp));
-        self.lines.once(0, |channel| self.name(channel, key, &temp))
+        let name = |channel: &Channel| self.name(channel, key, &temp);
+        if !line::is_bulk(key) {
+            return self.lines.once(0, name);
+        }
+        self.lines.put_bulk(0, name, |channel| Ok(self.read_by(channel, key, None)? == bytes))
     }
 
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {

@@ -1,7 +1,10 @@
 //! What only storage on another machine can do or suffer.
 
 use std::ffi::OsStr;
+use std::io;
 use std::path::Path;
+use std::process::ExitStatus;
+use std::thread::JoinHandle;
 
 use compline::storage::{LocalStorage, Location, ObjectKind, Storage, StorageErrorKind};
 use tempfile::TempDir;
@@ -79,7 +82,7 @@ fn a_file_is_not_a_place_for_objects_on_another_machine_either() {
 }
 
 #[test]
-fn reading_goes_on_when_the_line_breaks_and_a_put_in_flight_is_told() {
+fn reading_and_storing_go_on_when_the_line_breaks_and_a_publication_in_flight_is_told() {
     let Some(server) = SshServer::start() else { return };
     for scheme in ["ssh", "sftp"] {
         let directory = TempDir::new().unwrap();
@@ -96,18 +99,31 @@ fn reading_goes_on_when_the_line_breaks_and_a_put_in_flight_is_told() {
         assert_eq!(server.connections(), before + 3);
         kill(&server);
         // Whether the break is known before the put begins is a race; what may not be is something in between.
-        match storage.put_new(&pack(2), &content) {
+        let snapshot = one_of_each().into_iter().find(|key| key.kind() == ObjectKind::Snapshot).unwrap();
+        match storage.put_new(&snapshot, &content) {
             Ok(()) => {}
             Err(error) => {
                 assert_eq!(error.kind(), StorageErrorKind::Other);
-                match storage.get(&pack(2)) {
+                match storage.get(&snapshot) {
                     Ok(found) => assert!(*found == content),
                     Err(error) => assert_eq!(error.kind(), StorageErrorKind::NotFound),
                 }
             }
         }
-        storage.put_new(&pack(3), &content).unwrap();
+        for number in 2..8 {
+            let killer = kill_at_some_time(&server);
+            storage.put_new(&pack(number), &content).unwrap();
+            killer.join().unwrap().unwrap();
+            assert!(*storage.get(&pack(number)).unwrap() == content, "{scheme}");
+            assert_eq!(storage.put_new(&pack(number), &content).unwrap_err().kind(), StorageErrorKind::Exists);
+        }
     }
+}
+
+/// While what comes next is under way, with any luck.
+fn kill_at_some_time(server: &SshServer) -> JoinHandle<io::Result<ExitStatus>> {
+    let killer = server.killer();
+    std::thread::spawn(move || std::process::Command::new("sh").args(["-c", &killer]).status())
 }
 
 fn kill(server: &SshServer) {
