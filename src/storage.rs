@@ -75,7 +75,8 @@ pub trait Storage: Send + Sync {
     ///
     /// On `Ok` the object is complete and durable: it survives a power cut that happens after the return. On `Err` it
     /// is absent or complete, never partial, for every reader. If the key exists already the call fails with
-    /// [`StorageErrorKind::Exists`] and the old bytes stay. Of two writers of one key at once at most one succeeds.
+    /// [`StorageErrorKind::Exists`] and the old bytes stay. Of two writers of one key at once at most one succeeds, but for
+    /// those who give the same bytes: after a lost answer nobody can tell whose they are, and nobody needs to.
     fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError>;
 
     /// Puts `bytes` in the place of a damaged object, atomically: every reader sees the old bytes or all of the new ones, and

@@ -128,7 +128,7 @@ impl Known {
     }
 }
 
-/// Who deflated a stream, as far as the pieces before have shown it.
+/// Who deflated a stream, or the files of a tree, as far as the pieces before have shown it.
 #[derive(Debug, Default)]
 pub struct Compressor(Mutex<Option<Known>>);
 

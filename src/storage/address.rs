@@ -34,6 +34,14 @@ pub struct SshAddress {
 }
 
 impl SshAddress {
+    /// The same, but ssh asks nobody for anything: for lines that are made while nobody looks.
+    #[must_use]
+    pub fn without_questions(&self) -> Self {
+        let mut silent = self.clone();
+        silent.ssh.extend(["-o", "BatchMode=yes"].map(str::to_owned));
+        silent
+    }
+
     /// Reads what follows `ssh:` or `sftp:`.
     ///
     /// # Errors

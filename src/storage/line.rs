@@ -2,8 +2,8 @@
 //! answers out by their ids. A line that broke is replaced by the next request; what may be asked twice is asked again.
 //!
 //! OpenSSH lets 2 MiB be under way on a line, which is 100 MB/s with a way of 20 ms there and back and less with a longer one, and has
-//! one core for its cipher. So what is long goes over further lines, which are made beside it when all others are busy with something
-//! long: a handshake takes half a dozen ways there and back, in which those that are open carry more than nothing. Everything else goes over the first one: its order is kept, and a server that knows what a connection put is asked by the one
+//! one core for its cipher. So what is long goes over further lines, which are made when all others are busy with something
+//! long. A handshake takes half a dozen ways there and back; nobody waits for it, and what is long goes over a busy line meanwhile. Everything else goes over the first one: its order is kept, and a server that knows what a connection put is asked by the one
 //! that put it.
 
 use std::cell::Cell;
@@ -295,9 +295,9 @@ impl<L: AsRef<Line> + Send + Sync + 'static> Lines<L> {
         let busy = Busy(place);
         match self.line_at(place) {
             Ok(line) => Ok((line, Some(busy))),
-            // A server may let only so many in.
+            // It was there once, and may be again.
             Err(_) if !Arc::ptr_eq(place, first) => {
-                place.state.store(CLOSED, Ordering::Relaxed);
+                place.state.store(ABSENT, Ordering::Relaxed);
                 Ok((self.line_at(first)?, None))
             }
             Err(error) => Err(error),
@@ -371,7 +371,11 @@ impl<L: AsRef<Line> + Send + Sync + 'static> Lines<L> {
             was_lost.set(was_lost.get() || matches!(answer, Err(Failure::Lost)));
             match answer {
                 Err(Failure::Answer(error)) if was_lost.get() && error.kind() == StorageErrorKind::Exists => {
-                    if holds(line)? { Ok(()) } else { Err(error.into()) }
+                    match holds(line) {
+                        Ok(true) => Ok(()),
+                        Err(Failure::Lost) => Err(Failure::Lost),
+                        Ok(false) | Err(Failure::Answer(_)) => Err(error.into()),
+                    }
                 }
                 answer => answer,
             }

@@ -145,11 +145,14 @@ impl LocalStorage {
     /// The writer who lost a race relies on the winner's object, and the winner may not have got as far as making it
     /// durable.
     fn settle(path: &Path, error: io::Error) -> io::Error {
-        if error.kind() == io::ErrorKind::AlreadyExists {
-            // If this fails the object is there all the same, and whoever reads it will hear of the disk.
-            let _settled = durable::settle(path);
+        if error.kind() != io::ErrorKind::AlreadyExists || !fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+        {
+            return error;
         }
-        error
+        match durable::settle(path) {
+            Err(failed) if failed.kind() != io::ErrorKind::PermissionDenied => failed,
+            _ => error,
+        }
     }
 
     /// Adds the objects of `kind` that lie in `directory`, a path below the root that ends in `/` or is empty. A

@@ -51,7 +51,7 @@ impl ServedStorage {
 
     fn connect(address: &SshAddress, create: bool) -> Result<Self, StorageError> {
         let first = start(address, create)?;
-        let again = address.clone();
+        let again = address.without_questions();
         Ok(Self { lines: Lines::open(address.to_string(), first, move || start(&again, false)) })
     }
 
@@ -173,7 +173,7 @@ impl Storage for ServedStorage {
         if !line::is_bulk(key) {
             return self.lines.once(0, put);
         }
-        let holds = |line: &Served| Ok(ask(&line.0, kind::GET, &[&name], OBJECT_LEN_MAX)? == bytes);
+        let holds = |line: &Served| Ok(ask(&line.0, kind::GET, &[&name], bytes.len())? == bytes);
         self.lines.put_bulk(bytes.len(), put, holds)
     }
 

@@ -79,7 +79,7 @@ impl SftpStorage {
         while root.len() > 1 && root.ends_with(b"/") {
             root.pop();
         }
-        let again = address.clone();
+        let again = address.without_questions();
         let lines = Lines::open(address.to_string(), start(address)?, move || start(&again));
         Ok(Self { lines, root, prepared: Mutex::default(), swept: Once::new() })
     }
@@ -146,7 +146,8 @@ impl SftpStorage {
         let making = channel.begin_directories(&unprepared)?;
         let file = channel.begin_new(&temp)?;
         if let Err(stop) = looking.map_or(Ok(()), Looking::must_be_free) {
-            let _swept_later = file.close().and_then(|()| channel.have_removed(&temp));
+            // Waited for: a server may forget what it was asked when the line ends.
+            let _swept_later = file.close().and_then(|()| channel.remove(&temp));
             return Err(stop);
         }
         settle(channel, making)?;
@@ -185,10 +186,14 @@ impl SftpStorage {
         let path = self.path(&key.path());
         let directory = channel.begin_directory(parent(&path)).map_err(|stop| of_key(key, stop))?;
         let named = try_name(channel, temp, &path);
-        if matches!(named, Err(Stop::Taken)) {
+        if !matches!(named, Err(Stop::Lost)) {
+            // It has two names now, and needs one, or none. What stays goes with the sweep.
             let _swept_later = channel.have_removed(temp);
         }
-        named.and(directory.sync()).map_err(|stop| of_key(key, stop))
+        named.and(directory.sync()).map_err(|stop| match stop {
+            stop if stop.is_missing() => vanished(key).into(),
+            stop => of_key(key, stop),
+        })
     }
 
     /// Removes what dead writers left, once in a process. `temp` is new: its time is the server's now.
@@ -229,7 +234,8 @@ impl SftpStorage {
             (Some(_), Some(_)) => Err(out_of_range()),
         };
         let guess = range.cloned().unwrap_or(0..DATA_LEN as u64);
-        let read = channel.read(&self.path(&key.path()), guess, choose);
+        let len_max = range.map_or(OBJECT_LEN_MAX, |range| range.end.saturating_sub(range.start));
+        let read = channel.read(&self.path(&key.path()), guess, len_max, choose);
         // Cut short between the look at its length and the last read: an object never is.
         let read = read.map_err(|stop| match stop {
             Stop::Status(status::EOF, _) => out_of_range().into(),
@@ -300,13 +306,8 @@ fn start(address: &SshAddress) -> Result<Channel, StorageError> {
 fn try_name(channel: &Channel, temp: &[u8], path: &[u8]) -> Result<(), Stop> {
     if channel.extensions.hardlink {
         match channel.link(temp, path) {
-            Ok(()) => {
-                // It has two names now, and needs one. What stays goes with the sweep.
-                let _swept_later = channel.have_removed(temp);
-                return Ok(());
-            }
             Err(Stop::Nonsense | Stop::Status(..)) => {}
-            Err(stop) => return Err(stop),
+            linked => return linked,
         }
     }
     // Taken, or a file system without hard links, or a server that has no word for them.
@@ -316,6 +317,12 @@ fn try_name(channel: &Channel, temp: &[u8], path: &[u8]) -> Result<(), Stop> {
         channel.begin_look(path)?.must_be_free()?;
     }
     renamed
+}
+
+/// What was written a moment ago has no name any more.
+fn vanished(key: &ObjectKey) -> StorageError {
+    let text = format!("Object {key} can't be written: its directory or the temporary file has vanished");
+    StorageError::with_message(StorageErrorKind::Other, text)
 }
 
 /// Directories that were made are there after a power cut too.

@@ -25,6 +25,7 @@ const ENDING_TRIES_MAX: u32 = 1000;
 const ENDING_TICK: Duration = Duration::from_millis(10);
 /// How long the rest of standard error is waited for. Somebody who outlives ssh may hold it open.
 const LAST_WORDS: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// Bytes that are read at once.
 const LINE_LEN: usize = 256 << 10;
 /// What fits in a pipe to or from ssh: the most that Linux gives to everybody. With less the two wake each other all the time.
 const PIPE_LEN: usize = 1 << 20;
@@ -35,9 +36,20 @@ const NO_SSH: i32 = 122;
 /// needs the line for it. Nothing of an address is part of this text.
 const STARTER: &str = "command -v \"$1\" >/dev/null || exit 122; trap '' INT HUP; exec \"$@\"";
 /// Options that make a line out of whatever the configuration says: no terminal, nothing forwarded, and an end when the
-/// other machine has not answered for two minutes.
-const OPTIONS: [&str; 9] =
-    ["-T", "-x", "-a", "-o", "ClearAllForwardings=yes", "-o", "ServerAliveInterval=20", "-o", "ServerAliveCountMax=6"];
+/// other machine has not answered for half a minute at first, and for two minutes later.
+const OPTIONS: [&str; 11] = [
+    "-T",
+    "-x",
+    "-a",
+    "-o",
+    "ClearAllForwardings=yes",
+    "-o",
+    "ConnectTimeout=30",
+    "-o",
+    "ServerAliveInterval=20",
+    "-o",
+    "ServerAliveCountMax=6",
+];
 
 /// What shall run there.
 #[derive(Debug, Clone, Copy)]

@@ -186,7 +186,11 @@ fn put(repository: &Repository, id: SessionId, sign: u32, record: &SessionRecord
     let plain = serde_json::to_vec(record)
         .map_err(|cause| Error::new(ErrorKind::Bug, "The session can't be encoded").cause(cause))?;
     let object = repository.seal_record(ObjectType::Session, &plain)?;
-    Ok(repository.storage().put_new(&ObjectKey::Session(id, sign), &object)?)
+    match repository.storage().put_new(&ObjectKey::Session(id, sign), &object) {
+        // The answer was lost when it was shown.
+        Err(error) if sign > 0 && error.kind() == StorageErrorKind::Exists => Ok(()),
+        shown => Ok(shown?),
+    }
 }
 
 /// Takes back a sign of life, but never the session itself.

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use compline::storage::{LocalStorage, Location, ObjectKind, Storage, StorageErrorKind};
 use tempfile::TempDir;
 
-use super::ssh_server::{COMPLINE, SshServer, bare_sftp_server, pretended_ssh, shouting_ssh};
+use super::ssh_server::{COMPLINE, SshServer, bare_sftp_server, forgetful_ssh, pretended_ssh, shouting_ssh};
 use super::{bytes, contract, one_of_each, pack};
 
 /// `scheme://there/…/repository` below `directory`.
@@ -116,6 +116,31 @@ fn reading_and_storing_go_on_when_the_line_breaks_and_a_publication_in_flight_is
             killer.join().unwrap().unwrap();
             assert!(*storage.get(&pack(number)).unwrap() == content, "{scheme}");
             assert_eq!(storage.put_new(&pack(number), &content).unwrap_err().kind(), StorageErrorKind::Exists);
+        }
+    }
+}
+
+#[test]
+fn a_pack_whose_answer_was_lost_is_stored_and_a_snapshot_is_told_to_be_in_doubt() {
+    if bare_sftp_server().is_none() {
+        println!("SKIPPED: there is no sftp-server (Debian: openssh-sftp-server)");
+        return;
+    }
+    let content = bytes(1, 2_000_000);
+    for scheme in ["ssh", "sftp"] {
+        for key in one_of_each() {
+            let directory = TempDir::new().unwrap();
+            let lost = directory.path().join("lost");
+            let ssh = forgetful_ssh(directory.path(), &lost);
+            let storage = location(scheme, directory.path(), &ssh, COMPLINE).create().unwrap();
+            let put = storage.put_new(&key, &content);
+            assert!(lost.exists(), "{scheme} {key}");
+            let is_in_doubt = !matches!(key.kind(), ObjectKind::Pack | ObjectKind::Segment);
+            assert_eq!(put.is_err_and(|error| error.kind() == StorageErrorKind::Other), is_in_doubt, "{scheme} {key}");
+            assert!(*storage.get(&key).unwrap() == content, "{scheme} {key}");
+            assert_eq!(storage.put_new(&key, b"other").unwrap_err().kind(), StorageErrorKind::Exists);
+            drop(storage);
+            assert!(leftovers(directory.path()) <= usize::from(is_in_doubt), "{scheme} {key}");
         }
     }
 }
@@ -269,17 +294,51 @@ fn what_dead_uploads_left_goes_after_a_day_and_no_earlier() {
     assert!(tmp.join(".sftp-new").exists());
 }
 
+/// A disk of 4 MiB.
+fn small_disk(directory: &Path) -> bool {
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(directory).status();
+    let is_mounted = mounted.is_ok_and(|status| status.success());
+    if !is_mounted {
+        println!("SKIPPED: mounting takes root");
+    }
+    is_mounted
+}
+
+/// A handle that is closed twice may be another file's by then.
+#[test]
+fn what_an_sftp_server_could_not_write_is_closed_once() {
+    let Some(sftp_server) = bare_sftp_server() else { return };
+    for len in [5_000_000, 20_000_000] {
+        let (directory, disk) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        if !small_disk(disk.path()) {
+            return;
+        }
+        let requests = directory.path().join("requests");
+        let ssh = pretended_ssh(directory.path(), &format!("tee {} | {sftp_server}", requests.display()));
+        let storage = location("sftp", disk.path(), &ssh, COMPLINE).create().unwrap();
+        let put = storage.put_new(&pack(2), &bytes(1, len));
+        drop(storage);
+        let _unmounted = std::process::Command::new("umount").arg("-l").arg(disk.path()).status();
+        assert_eq!(put.unwrap_err().kind(), StorageErrorKind::Other, "a bare server has no word for it");
+        let sent = std::fs::read(requests).unwrap();
+        let (mut rest, mut kinds) = (&sent[..], Vec::new());
+        while let Some((head, behind)) = rest.split_first_chunk::<4>() {
+            kinds.push(u32::from(behind[0]));
+            rest = &behind[usize::try_from(u32::from_be_bytes(*head)).unwrap()..];
+        }
+        let count = |wanted: u32| kinds.iter().filter(|kind| **kind == wanted).count();
+        let (open, close, open_directory) = (3, 4, 11);
+        assert_eq!(count(close), count(open) + count(open_directory), "{kinds:?}");
+    }
+}
+
 #[test]
 fn a_full_disk_is_told_as_such() {
     let Some(server) = SshServer::start() else { return };
     for scheme in ["ssh", "sftp"] {
         let directory = TempDir::new().unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
-            .arg(directory.path())
-            .status();
-        if !mounted.is_ok_and(|status| status.success()) {
-            println!("SKIPPED: mounting takes root");
+        if !small_disk(directory.path()) {
             return;
         }
         let storage = location(scheme, directory.path(), &server.ssh("user"), &server.remote()).create().unwrap();

@@ -124,6 +124,47 @@ pub fn pretended_ssh(directory: &Path, sftp_server: &str) -> String {
     path.display().to_string()
 }
 
+/// A stand-in for ssh that loses the line when the server has put an object and is about to say so; once, and then `lost` is there.
+pub fn forgetful_ssh(directory: &Path, lost: &Path) -> String {
+    let between = directory.join("forgetful.py");
+    write_program(&between, FORGETFUL);
+    let path = directory.join("forgetful-ssh");
+    let (between, lost) = (between.display(), lost.display());
+    // What puts: the extension hardlink of SFTP, and PUT_NEW of compline.
+    let text = format!(
+        "#!/bin/sh\nfor word; do command=$word; done\ncase $command in sftp) set -- 200 hardlink {SFTP_SERVER} ;; *) set -- 3 '' \
+         /bin/sh -c \"$command\" ;; esac\nexec python3 {between} {lost} \"$@\"\n"
+    );
+    write_program(&path, &text);
+    path.display().to_string()
+}
+
+/// Stands between client and server, whose frames are `u32 length | u8 kind | u32 id | body`.
+const FORGETFUL: &str = r#"
+import os, subprocess, sys, threading
+lost, kind, word, command = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode(), sys.argv[4:]
+server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+awaited = None
+def frame(stream):
+    head = stream.read(4)
+    return head and head + stream.read(int.from_bytes(head, "big"))
+def ask():
+    global awaited
+    while question := frame(sys.stdin.buffer):
+        if question[4] == kind and word in question[9:40] and not os.path.exists(lost):
+            open(lost, "x").close()
+            awaited = question[5:9]
+        server.stdin.write(question)
+        server.stdin.flush()
+    server.stdin.close()
+threading.Thread(target=ask, daemon=True).start()
+while answer := frame(server.stdout):
+    if answer[5:9] == awaited:
+        os._exit(1)
+    sys.stdout.buffer.write(answer)
+    sys.stdout.buffer.flush()
+"#;
+
 /// A stand-in for ssh to a machine whose shell prints something at every login.
 pub fn shouting_ssh(directory: &Path) -> String {
     let path = directory.join("shouting-ssh");

@@ -85,6 +85,11 @@ fn handle_of(frame: Frame) -> Result<Vec<u8>, Stop> {
     packet::only_text(&body).map(<[u8]>::to_vec).ok_or(Stop::Nonsense)
 }
 
+fn names_of(frame: Frame) -> Result<Vec<Name>, Stop> {
+    let body = of_kind(frame, kind::NAME)?;
+    packet::names(&body).filter(|names| !names.is_empty()).ok_or(Stop::Nonsense)
+}
+
 fn attributes_of(frame: Frame) -> Result<Attributes, Stop> {
     let body = of_kind(frame, kind::ATTRS)?;
     Attributes::take(&mut super::super::wire::Fields(&body)).ok_or(Stop::Nonsense)
@@ -176,49 +181,48 @@ impl Channel {
         Ok(NewFile { channel: self, opening: self.begin(kind::OPEN, &packet::open_new(path))? })
     }
 
+    /// Lets go of a handle after the server refused something, so that not too many are open there.
+    fn close_after(&self, stop: &Stop, handle: &[u8]) -> Result<(), Stop> {
+        if matches!(stop, Stop::Lost) { Ok(()) } else { self.close(handle) }
+    }
+
     /// Writes a file that was opened, durably where the server can, and closes it.
     fn write(&self, handle: &[u8], bytes: &[u8]) -> Result<(), Stop> {
         let data_len = self.data_len(bytes.len() as u64)?;
         let mut under_way = VecDeque::new();
-        let mut result = Ok(());
         let mut offset = 0;
         for part in bytes.chunks(data_len) {
-            if under_way.len() >= WINDOW_LEN / data_len {
-                result = settle(&mut under_way, 1);
-                if result.is_err() {
-                    break;
-                }
+            if under_way.len() >= WINDOW_LEN / data_len
+                && let Err(stop) = settle(&mut under_way, 1)
+            {
+                self.close_after(&stop, handle)?;
+                return Err(stop);
             }
             let len = u32::try_from(part.len()).map_err(|_| Stop::Nonsense)?;
             let head = packet::write_head(handle, offset, len);
             under_way.push_back(self.line.begin(kind::WRITE, &[&head, part])?);
             offset += u64::from(len);
         }
-        let result = result.and_then(|()| {
-            if self.extensions.fsync {
-                under_way.push_back(self.begin(kind::EXTENDED, &sync(handle))?);
-            }
-            // What a network file system couldn't store it says when the file is closed.
-            under_way.push_back(self.begin(kind::CLOSE, &packet::text(handle))?);
-            let count = under_way.len();
-            settle(&mut under_way, count)
-        });
-        if matches!(result, Err(Stop::Status(..))) {
-            self.close(handle)?;
+        if self.extensions.fsync {
+            under_way.push_back(self.begin(kind::EXTENDED, &sync(handle))?);
         }
-        result
+        // What a network file system couldn't store it says when the file is closed. Closed twice, it might be another one by then.
+        under_way.push_back(self.begin(kind::CLOSE, &packet::text(handle))?);
+        let count = under_way.len();
+        settle(&mut under_way, count)
     }
 
     /// The bytes of a file: the range that `choose` makes of its length. `guess` is what that range is likely to be, or how it
-    /// begins: those bytes are asked for together with the length, which saves a way there and back.
+    /// begins: those bytes are asked for together with the length, which saves a way there and back. As many as `len_max` may come of it.
     pub fn read<E>(
         &self,
         path: &[u8],
         guess: Range<u64>,
+        len_max: u64,
         choose: impl FnOnce(&Attributes) -> Result<Range<u64>, E>,
     ) -> Result<Result<Vec<u8>, E>, Stop> {
         let guess_len = guess.end.saturating_sub(guess.start);
-        let data_len = self.data_len(guess_len)?;
+        let data_len = self.data_len(len_max)?;
         let handle = handle_of(self.ask(kind::OPEN, &packet::open_to_read(path))?)?;
         let attributes = self.begin(kind::FSTAT, &packet::text(&handle))?;
         let (start, under_way) = (guess.start, VecDeque::new());
@@ -230,13 +234,15 @@ impl Channel {
                 reading.ask(from, asked.min(from + data_len))?;
             }
         }
-        let bytes = match choose(&attributes_of(attributes.next()?)?) {
-            Ok(range) if range.start == guess.start => reading.all(asked, range.end - range.start).map(Ok),
-            Ok(_) => Err(Stop::Nonsense),
-            Err(error) => Ok(Err(error)),
+        let bytes = match attributes_of(attributes.next()?).map(|attributes| choose(&attributes)) {
+            Ok(Ok(range)) if range.start == guess.start => reading.all(asked, range.end - range.start).map(Ok),
+            Ok(Ok(_)) => Err(Stop::Nonsense),
+            Ok(Err(error)) => Ok(Err(error)),
+            Err(stop) => Err(stop),
         };
-        if !matches!(bytes, Err(Stop::Lost)) {
-            self.close(&handle)?;
+        match &bytes {
+            Err(stop) => self.close_after(stop, &handle)?,
+            Ok(_) => self.close(&handle)?,
         }
         bytes
     }
@@ -261,15 +267,15 @@ impl Channel {
             .iter()
             .map(|number| Ok((*number, self.begin(kind::OPENDIR, &packet::text(&directories[*number]))?)))
             .collect::<Result<_, Stop>>()?;
-        let mut open = Vec::new();
+        let (mut open, mut refused) = (Vec::new(), Ok(()));
         for (number, pending) in asked {
             match handle_of(pending.next()?) {
                 Ok(handle) => open.push((number, handle)),
                 Err(stop) if stop.is_missing() => {}
-                Err(stop) => return Err(stop),
+                Err(stop) => refused = Err(stop),
             }
         }
-        while !open.is_empty() {
+        while refused.is_ok() && !open.is_empty() {
             // Most directories tell all at once, and then that this was all.
             let ask = |handle: &[u8]| self.begin(kind::READDIR, &packet::text(handle));
             let asked: Vec<_> =
@@ -278,13 +284,13 @@ impl Channel {
             for (both, (number, handle)) in asked.into_iter().zip(open) {
                 let mut is_at_end = false;
                 for pending in both {
-                    match of_kind(pending.next()?, kind::NAME) {
-                        Ok(body) => {
-                            let names = packet::names(&body).filter(|names| !names.is_empty()).ok_or(Stop::Nonsense)?;
-                            found.extend(names.into_iter().map(|name| (number, name)));
-                        }
+                    let answer = pending.next()?;
+                    match names_of(answer) {
+                        // Who is asked behind the end may say anything.
+                        _ if is_at_end => {}
+                        Ok(names) => found.extend(names.into_iter().map(|name| (number, name))),
                         Err(Stop::Status(status::EOF, _)) => is_at_end = true,
-                        Err(stop) => return Err(stop),
+                        Err(stop) => (is_at_end, refused) = (true, Err(stop)),
                     }
                 }
                 if is_at_end {
@@ -295,7 +301,8 @@ impl Channel {
             }
             open = still_open;
         }
-        Ok(())
+        open.iter().try_for_each(|(_, handle)| self.close(handle))?;
+        refused
     }
 
     /// Bytes that are free where `path` is, if the server tells.
