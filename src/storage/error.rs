@@ -50,6 +50,12 @@ impl StorageError {
         Self { kind, message: message.into(), source: None, advice: None }
     }
 
+    /// What was written or made for `key` a moment ago has no name any more.
+    pub fn vanished(key: &ObjectKey) -> Self {
+        let text = format!("Object {key} can't be written: its directory or the temporary file has vanished");
+        Self::with_message(StorageErrorKind::Other, text)
+    }
+
     /// Says what to do next, where that is more than the kind knows.
     #[must_use]
     pub fn advise(mut self, advice: &'static str) -> Self {

@@ -3,8 +3,9 @@
 //!
 //! OpenSSH lets 2 MiB be under way on a line, which is 100 MB/s with a way of 20 ms there and back and less with a longer one, and has
 //! one core for its cipher. So what is long goes over further lines, which are made when all others are busy with something
-//! long. A handshake takes half a dozen ways there and back; nobody waits for it, and what is long goes over a busy line meanwhile. Everything else goes over the first one: its order is kept, and a server that knows what a connection put is asked by the one
-//! that put it.
+//! long. A handshake takes half a dozen ways there and back; nobody waits for it, and what is long goes over a busy line
+//! meanwhile. Everything else goes over the first one: its order is kept, and a server that knows what a connection put is asked
+//! by the one that put it.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -320,19 +321,20 @@ impl<L: AsRef<Line> + Send + Sync + 'static> Lines<L> {
         *pipeline::lock(&place.opener) = opener.ok();
     }
 
-    /// Asks once: for what must not be done twice. `len` is how long the request is, with its answer.
+    /// Asks once, over the first line: for what must not be done twice.
     ///
     /// # Errors
     /// From the answer; or why the line broke, in which case nobody knows whether it was done.
-    pub fn once<T>(&self, len: usize, ask: impl FnOnce(&L) -> Result<T, Failure>) -> Result<T, StorageError> {
-        let (line, _busy) = self.line_for(len)?;
+    pub fn once<T>(&self, ask: impl FnOnce(&L) -> Result<T, Failure>) -> Result<T, StorageError> {
+        let line = self.line_at(&self.places[0])?;
         ask(&line).map_err(|failure| match failure {
             Failure::Answer(error) => error,
             Failure::Lost => line.as_ref().as_ref().why(&self.location),
         })
     }
 
-    /// Asks again when the line breaks: for what makes no difference when it is done twice.
+    /// Asks again when the line breaks: for what makes no difference when it is done twice. `len` is how long the request is, with its
+    /// answer.
     ///
     /// # Errors
     /// From the answer; or why the line broke.

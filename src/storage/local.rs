@@ -135,8 +135,7 @@ impl LocalStorage {
         if fs::metadata(&self.root).is_err() {
             return root_error(&self.root, "is gone", error);
         }
-        let text = format!("Object {key} can't be written: its directory or the temporary file has vanished");
-        StorageError::with_message(StorageErrorKind::Other, text).cause(error).advise(
+        StorageError::vanished(key).cause(error).advise(
             "Another machine, or this one's memory of a mounted directory, is in the way: see \"Storage in a directory\" in the \
              manual for how to mount it",
         )
@@ -150,7 +149,9 @@ impl LocalStorage {
             return error;
         }
         match durable::settle(path) {
-            Err(failed) if failed.kind() != io::ErrorKind::PermissionDenied => failed,
+            Err(failed) if !matches!(failed.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+                failed
+            }
             _ => error,
         }
     }

@@ -171,14 +171,14 @@ impl Storage for ServedStorage {
         let name = of_key(key);
         let put = |line: &Served| ask(&line.0, kind::PUT_NEW, &[&name, bytes], 0).map(drop);
         if !line::is_bulk(key) {
-            return self.lines.once(0, put);
+            return self.lines.once(put);
         }
         let holds = |line: &Served| Ok(ask(&line.0, kind::GET, &[&name], bytes.len())? == bytes);
         self.lines.put_bulk(bytes.len(), put, holds)
     }
 
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
-        self.lines.once(0, |line| ask(&line.0, kind::REPLACE, &[&of_key(key), bytes], 0)).map(drop)
+        self.lines.once(|line| ask(&line.0, kind::REPLACE, &[&of_key(key), bytes], 0)).map(drop)
     }
 
     fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
@@ -218,7 +218,7 @@ impl Storage for ServedStorage {
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.lines.once(0, |line| ask(&line.0, kind::DELETE, &[&of_key(key)], 0)).map(drop)
+        self.lines.once(|line| ask(&line.0, kind::DELETE, &[&of_key(key)], 0)).map(drop)
     }
 
     fn location(&self) -> String {

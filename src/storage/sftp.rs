@@ -183,17 +183,31 @@ impl SftpStorage {
 
     /// Gives the temporary file its name, unless that is taken. Who lost relies on what has it, so both have to be durable.
     fn name(&self, channel: &Channel, key: &ObjectKey, temp: &[u8]) -> Result<(), Failure> {
+        self.change(channel, key, |path| {
+            let named = try_name(channel, temp, path);
+            if !matches!(named, Err(Stop::Lost)) {
+                // It has two names now, and needs one, or none. What stays goes with the sweep.
+                let _swept_later = channel.have_removed(temp);
+            }
+            named.map_err(|stop| match stop {
+                stop if stop.is_missing() => StorageError::vanished(key).into(),
+                stop => of_key(key, stop),
+            })
+        })
+    }
+
+    /// Changes what the path of `key` leads to, and makes the directory durable in any case, which is opened meanwhile.
+    fn change(
+        &self,
+        channel: &Channel,
+        key: &ObjectKey,
+        change: impl FnOnce(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let path = self.path(&key.path());
         let directory = channel.begin_directory(parent(&path)).map_err(|stop| of_key(key, stop))?;
-        let named = try_name(channel, temp, &path);
-        if !matches!(named, Err(Stop::Lost)) {
-            // It has two names now, and needs one, or none. What stays goes with the sweep.
-            let _swept_later = channel.have_removed(temp);
-        }
-        named.and(directory.sync()).map_err(|stop| match stop {
-            stop if stop.is_missing() => vanished(key).into(),
-            stop => of_key(key, stop),
-        })
+        let changed = change(&path);
+        let synced = directory.sync().map_err(|stop| of_key(key, stop));
+        changed.and(synced)
     }
 
     /// Removes what dead writers left, once in a process. `temp` is new: its time is the server's now.
@@ -215,7 +229,7 @@ impl SftpStorage {
             Ok(())
         };
         // Sweeping is a courtesy; what can't be swept harms nobody.
-        let _courtesy = self.lines.once(0, |channel| sweep(channel).map_err(|stop| self.of_root(stop)));
+        let _courtesy = self.lines.once(|channel| sweep(channel).map_err(|stop| self.of_root(stop)));
     }
 
     fn read(&self, key: &ObjectKey, range: Option<&Range<u64>>) -> Result<Vec<u8>, StorageError> {
@@ -234,8 +248,7 @@ impl SftpStorage {
             (Some(_), Some(_)) => Err(out_of_range()),
         };
         let guess = range.cloned().unwrap_or(0..DATA_LEN as u64);
-        let len_max = range.map_or(OBJECT_LEN_MAX, |range| range.end.saturating_sub(range.start));
-        let read = channel.read(&self.path(&key.path()), guess, len_max, choose);
+        let read = channel.read(&self.path(&key.path()), guess, choose);
         // Cut short between the look at its length and the last read: an object never is.
         let read = read.map_err(|stop| match stop {
             Stop::Status(status::EOF, _) => out_of_range().into(),
@@ -319,12 +332,6 @@ fn try_name(channel: &Channel, temp: &[u8], path: &[u8]) -> Result<(), Stop> {
     renamed
 }
 
-/// What was written a moment ago has no name any more.
-fn vanished(key: &ObjectKey) -> StorageError {
-    let text = format!("Object {key} can't be written: its directory or the temporary file has vanished");
-    StorageError::with_message(StorageErrorKind::Other, text)
-}
-
 /// Directories that were made are there after a power cut too.
 fn settle(channel: &Channel, making: Making<'_, '_>) -> Result<(), Stop> {
     making.made()?.into_iter().try_for_each(|made| channel.begin_directory(parent(made))?.sync())
@@ -380,29 +387,30 @@ impl Storage for SftpStorage {
         self.swept.call_once(|| self.sweep(&temp));
         let name = |channel: &Channel| self.name(channel, key, &temp);
         if !line::is_bulk(key) {
-            return self.lines.once(0, name);
+            return self.lines.once(name);
         }
         self.lines.put_bulk(0, name, |channel| Ok(self.read_by(channel, key, None)? == bytes))
     }
 
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<(), StorageError> {
         let temp = self.upload(key, bytes, None)?;
-        self.lines.once(0, |channel| {
-            let path = self.path(&key.path());
-            let directory = channel.begin_directory(parent(&path)).map_err(|stop| of_key(key, stop))?;
-            let renamed = if channel.extensions.posix_rename {
-                channel.rename_over(&temp, &path).map_err(|stop| of_key(key, stop))
-            } else if channel.stat(&path).is_err() {
-                channel.rename(&temp, &path).map_err(|stop| of_key(key, stop))
-            } else {
-                let text = format!("Object {key} can't be replaced: the SFTP server has no posix-rename@openssh.com");
-                let error = StorageError::with_message(StorageErrorKind::Denied, text);
-                Err(error.advise("Repair the repository on the machine where it lies").into())
-            };
-            if matches!(renamed, Err(Failure::Answer(_))) {
-                let _swept_later = channel.have_removed(&temp);
-            }
-            renamed.and(directory.sync().map_err(|stop| of_key(key, stop)))
+        self.lines.once(|channel| {
+            self.change(channel, key, |path| {
+                let renamed = if channel.extensions.posix_rename {
+                    channel.rename_over(&temp, path).map_err(|stop| of_key(key, stop))
+                } else if channel.stat(path).is_err() {
+                    channel.rename(&temp, path).map_err(|stop| of_key(key, stop))
+                } else {
+                    let text =
+                        format!("Object {key} can't be replaced: the SFTP server has no posix-rename@openssh.com");
+                    let error = StorageError::with_message(StorageErrorKind::Denied, text);
+                    Err(error.advise("Repair the repository on the machine where it lies").into())
+                };
+                if matches!(renamed, Err(Failure::Answer(_))) {
+                    let _swept_later = channel.have_removed(&temp);
+                }
+                renamed
+            })
         })
     }
 
@@ -430,12 +438,8 @@ impl Storage for SftpStorage {
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
-        self.lines.once(0, |channel| {
-            let path = self.path(&key.path());
-            let directory = channel.begin_directory(parent(&path)).map_err(|stop| of_key(key, stop))?;
-            let removed = channel.remove(&path);
-            removed.and(directory.sync()).map_err(|stop| of_key(key, stop))
-        })
+        self.lines
+            .once(|channel| self.change(channel, key, |path| channel.remove(path).map_err(|stop| of_key(key, stop))))
     }
 
     fn location(&self) -> String {

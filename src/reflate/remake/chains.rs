@@ -277,18 +277,21 @@ impl<H: Hash> Chains<H> {
         first.filter(is_near).into_iter().chain(chain)
     }
 
-    /// The first candidate at `at` that is it; none where that takes more than `effort`.
-    fn find(&self, at: u32, effort: &mut u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    /// The first candidate at `at` that is it, as long as there is effort left.
+    fn find(&mut self, at: u32, mut is_it: impl FnMut(&Self, u32) -> bool) -> Option<u32> {
         if self.is_empty || self.text_end.checked_sub(at)? < H::LEN {
             return None;
         }
-        for position in self.candidates(at) {
-            *effort = effort.checked_sub(1)?;
-            if is_it(position) {
-                return Some(position);
-            }
-        }
-        None
+        let mut effort = self.effort;
+        let mut candidates = self.candidates(at).take_while(|_| {
+            let is_left = effort > 0;
+            effort -= u64::from(is_left);
+            is_left
+        });
+        let found = candidates.find(|position| is_it(self, *position));
+        drop(candidates);
+        self.effort = effort;
+        found
     }
 
     /// Whether there are `len` bytes at `at`, and these are as many as a match has.
@@ -305,12 +308,11 @@ impl<H: Hash> Chains<H> {
         if !self.may_match(at, len) {
             return None;
         }
-        let (mut effort, mut left) = (self.effort, hops);
-        let found = self.find(at, &mut effort, |position| {
-            left -= u32::from(self.are_equal(position, at, len));
+        let mut left = hops;
+        let found = self.find(at, |chains, position| {
+            left -= u32::from(chains.are_equal(position, at, len));
             left == 0
         });
-        self.effort = effort;
         Some(at - found?)
     }
 
@@ -320,24 +322,22 @@ impl<H: Hash> Chains<H> {
             return None;
         }
         let wanted = at.checked_sub(distance)?;
-        let (mut effort, mut hops) = (self.effort, 0);
-        let found = self.find(at, &mut effort, |position| {
-            hops += u32::from(self.are_equal(position, at, len));
+        let mut hops = 0;
+        let found = self.find(at, |chains, position| {
+            hops += u32::from(chains.are_equal(position, at, len));
             position == wanted
         });
-        self.effort = effort;
         found.map(|_| hops).filter(|hops| *hops > 0)
     }
 
     /// The how many-th candidate at `at` is so far away. None if none is, or more are before it than any compressor looks at.
     pub fn depth(&mut self, at: u32, distance: u32) -> Option<u32> {
         let wanted = at.checked_sub(distance)?;
-        let (mut effort, mut depth) = (self.effort, 0);
-        let found = self.find(at, &mut effort, |position| {
+        let mut depth = 0;
+        let found = self.find(at, |_, position| {
             depth += 1;
             position == wanted || depth == CHAIN_LEN_MAX
         });
-        self.effort = effort;
         (found? == wanted).then_some(depth)
     }
 }

@@ -181,11 +181,6 @@ impl Channel {
         Ok(NewFile { channel: self, opening: self.begin(kind::OPEN, &packet::open_new(path))? })
     }
 
-    /// Lets go of a handle after the server refused something, so that not too many are open there.
-    fn close_after(&self, stop: &Stop, handle: &[u8]) -> Result<(), Stop> {
-        if matches!(stop, Stop::Lost) { Ok(()) } else { self.close(handle) }
-    }
-
     /// Writes a file that was opened, durably where the server can, and closes it.
     fn write(&self, handle: &[u8], bytes: &[u8]) -> Result<(), Stop> {
         let data_len = self.data_len(bytes.len() as u64)?;
@@ -195,7 +190,7 @@ impl Channel {
             if under_way.len() >= WINDOW_LEN / data_len
                 && let Err(stop) = settle(&mut under_way, 1)
             {
-                self.close_after(&stop, handle)?;
+                self.close(handle)?;
                 return Err(stop);
             }
             let len = u32::try_from(part.len()).map_err(|_| Stop::Nonsense)?;
@@ -213,16 +208,15 @@ impl Channel {
     }
 
     /// The bytes of a file: the range that `choose` makes of its length. `guess` is what that range is likely to be, or how it
-    /// begins: those bytes are asked for together with the length, which saves a way there and back. As many as `len_max` may come of it.
+    /// begins: those bytes are asked for together with the length, which saves a way there and back.
     pub fn read<E>(
         &self,
         path: &[u8],
         guess: Range<u64>,
-        len_max: u64,
         choose: impl FnOnce(&Attributes) -> Result<Range<u64>, E>,
     ) -> Result<Result<Vec<u8>, E>, Stop> {
         let guess_len = guess.end.saturating_sub(guess.start);
-        let data_len = self.data_len(len_max)?;
+        let data_len = self.data_len(guess_len)?;
         let handle = handle_of(self.ask(kind::OPEN, &packet::open_to_read(path))?)?;
         let attributes = self.begin(kind::FSTAT, &packet::text(&handle))?;
         let (start, under_way) = (guess.start, VecDeque::new());
@@ -240,10 +234,7 @@ impl Channel {
             Ok(Err(error)) => Ok(Err(error)),
             Err(stop) => Err(stop),
         };
-        match &bytes {
-            Err(stop) => self.close_after(stop, &handle)?,
-            Ok(_) => self.close(&handle)?,
-        }
+        self.close(&handle)?;
         bytes
     }
 
@@ -409,6 +400,7 @@ impl Reading<'_> {
     /// All bytes of the range, which has `len` and is known to be there. The first `asked` are under way; if that is more than
     /// there is, so be it. A server may give less at once than it was asked for.
     fn all(mut self, asked: usize, len: u64) -> Result<Vec<u8>, Stop> {
+        self.data_len = self.channel.data_len(len)?;
         let len = usize::try_from(len).map_err(|_| Stop::Nonsense)?;
         let mut bytes = vec![0; len];
         let mut next = asked.min(len);
