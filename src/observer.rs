@@ -67,6 +67,8 @@ pub trait Observer: Send + Sync {
     fn expect(&self, _bytes: u64, _files: u64) {}
     /// Something is wrong but the run goes on.
     fn problem(&self, problem: Problem);
+    /// Something that people should know while it goes on, those who asked for quiet as well: why nothing seems to happen.
+    fn notice(&self, _line: &str) {}
     /// A detail for those who asked for details.
     fn detail(&self, _line: &str) {}
 }
@@ -146,6 +148,10 @@ impl Observer for Recorder<'_> {
             }
         }
         self.inner.problem(problem);
+    }
+
+    fn notice(&self, line: &str) {
+        self.inner.notice(line);
     }
 
     fn detail(&self, line: &str) {

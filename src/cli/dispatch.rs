@@ -296,7 +296,7 @@ impl Session<'_> {
         let options = PruneOptions { allowance, wait, dry_run: options.dry_run };
         let report = commands::prune::run(self.app, &self.target()?, options)?;
         self.out.prune(&report)?;
-        Ok(if report.summary.writers_waited_for.is_empty() { self.ending() } else { Ending::Problems })
+        Ok(self.ending())
     }
 
     fn repair(&self, options: &Repair) -> Result<Ending> {

@@ -155,7 +155,7 @@ fn beyond_healing(report: &RepairReport) -> String {
         let (objects, chunks) = (number(report.fetched, "object"), number(report.chunks_fetched, "chunk"));
         text.push_str(&format!("Took {objects} and {chunks} over from elsewhere.\n"));
     }
-    let Salvage { packs_removed, chunks_saved, chunks_unreadable, writers_waited_for } = &report.salvage;
+    let Salvage { packs_removed, chunks_saved, chunks_unreadable, .. } = &report.salvage;
     if *packs_removed > 0 {
         text.push_str(&format!(
             "Removed {}: {} in them could be read and were stored again, {} could not.\n",
@@ -163,9 +163,6 @@ fn beyond_healing(report: &RepairReport) -> String {
             number(*chunks_saved, "chunk"),
             number(*chunks_unreadable, "chunk"),
         ));
-    }
-    for writer in writers_waited_for {
-        text.push_str(&format!("Still running: {writer}. Damaged packs stay; run repair again later.\n"));
     }
     for hit in &report.snapshots_hit {
         let paths = number(hit.lost_count, "path");

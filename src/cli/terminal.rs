@@ -72,6 +72,10 @@ impl Observer for Terminal {
         self.ledger.problem(problem);
     }
 
+    fn notice(&self, line: &str) {
+        self.line(line);
+    }
+
     fn detail(&self, line: &str) {
         if self.verbose {
             self.line(line);

@@ -39,6 +39,10 @@ pub fn run(app: App<'_>, target: &Target, options: PruneOptions) -> Result<Prune
     let started = app.context.clock.now();
     let repository = target.open_fully()?;
     let (snapshots, summary) = of_repository(&repository, options, &app.context)?;
+    for writer in &summary.writers_waited_for {
+        let message = "is still at work: what was to be deleted stays, until prune is run again later";
+        app.context.observer.problem(Problem::new(writer, message));
+    }
     Ok(PruneReport {
         snapshots,
         dry_run: options.dry_run,

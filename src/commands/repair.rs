@@ -190,6 +190,10 @@ impl Repair<'_> {
         }
         context.observer.stage("Saving what can be read of damaged packs");
         report.salvage = salvage(self.repository, lost, self.options.wait, context)?;
+        for writer in &report.salvage.writers_waited_for {
+            let message = "is still at work: damaged packs stay, until repair is run again later";
+            context.observer.problem(Problem::new(writer, message));
+        }
         context.observer.stage("Mending the index");
         (report.segments_deleted, report.packs_listed) = heal::mend_index(self.repository, context)?;
         Ok(())

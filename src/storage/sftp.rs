@@ -18,6 +18,7 @@ mod packet;
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once};
 
 use self::channel::{Channel, Looking, Making, Stop};
@@ -45,6 +46,32 @@ pub struct SftpStorage {
     /// Directories that this process has seen to.
     prepared: Mutex<BTreeSet<Vec<u8>>>,
     swept: Once,
+    given_back: GivenBack,
+}
+
+/// Bytes of all objects that could not be written: so much, at most, became free again when what there was of them went.
+#[derive(Debug, Default)]
+struct GivenBack {
+    begun: AtomicU64,
+    done: AtomicU64,
+}
+
+impl GivenBack {
+    fn around(&self, len: usize, remove: impl FnOnce()) {
+        self.begun.fetch_add(len as u64, Ordering::SeqCst);
+        remove();
+        self.done.fetch_add(len as u64, Ordering::SeqCst);
+    }
+
+    /// What may still become free from now on begins here.
+    fn mark(&self) -> u64 {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    /// What may have become free since then.
+    fn since(&self, mark: u64) -> u64 {
+        self.begun.load(Ordering::SeqCst) - mark
+    }
 }
 
 impl SftpStorage {
@@ -81,7 +108,7 @@ impl SftpStorage {
         }
         let again = address.without_questions();
         let lines = Lines::open(address.to_string(), start(address)?, move || start(&again));
-        Ok(Self { lines, root, prepared: Mutex::default(), swept: Once::new() })
+        Ok(Self { lines, root, prepared: Mutex::default(), swept: Once::new(), given_back: GivenBack::default() })
     }
 
     /// A directory that has vanished must not look like one without objects.
@@ -118,6 +145,7 @@ impl SftpStorage {
     /// file too many, for the sweep.
     fn upload(&self, key: &ObjectKey, bytes: &[u8], taken: Option<&[u8]>) -> Result<Vec<u8>, StorageError> {
         self.lines.again(line::len_of(key, bytes.len()), |channel| {
+            let mark = self.given_back.mark();
             let mut written = self.try_upload(channel, key, bytes, taken);
             if matches!(&written, Err(stop) if stop.is_missing()) {
                 // Somebody tidied up an empty directory. Once more, from the start.
@@ -126,7 +154,7 @@ impl SftpStorage {
             }
             written.map_err(|stop| match stop {
                 stop if stop.is_missing() => self.of_root(stop),
-                Stop::Status(code, text) => self.why_not_written(channel, key, bytes.len(), code, text),
+                Stop::Status(code, text) => self.why_not_written(channel, key, mark, code, text),
                 stop => of_key(key, stop),
             })
         })
@@ -156,7 +184,9 @@ impl SftpStorage {
             Ok(()) => Ok(temp),
             Err(stop) => {
                 if !matches!(stop, Stop::Lost) {
-                    let _swept_later = channel.remove(&temp);
+                    self.given_back.around(bytes.len(), || {
+                        let _swept_later = channel.remove(&temp);
+                    });
                 }
                 Err(stop)
             }
@@ -171,10 +201,12 @@ impl SftpStorage {
         [self.path("tmp")].into_iter().chain(parents).filter(|path| !prepared.contains(path)).collect()
     }
 
-    /// SFTP has no word for a full disk: a look at what is free says more than "Failure".
-    fn why_not_written(&self, channel: &Channel, key: &ObjectKey, len: usize, code: u32, text: String) -> Failure {
+    /// SFTP has no word for a full disk: a look at what is free says more than "Failure". What became free since `mark`
+    /// doesn't count: this object, and those beside it that could not be written either.
+    fn why_not_written(&self, channel: &Channel, key: &ObjectKey, mark: u64, code: u32, text: String) -> Failure {
         let free = channel.free_space(&self.root).ok().flatten();
-        let is_full = free.is_some_and(|free| free < len as u64 + FREE_MIN) && code != status::PERMISSION_DENIED;
+        let is_full = free.is_some_and(|free| free < self.given_back.since(mark) + FREE_MIN);
+        let is_full = is_full && code != status::PERMISSION_DENIED;
         if is_full {
             return StorageError::new(StorageErrorKind::Full, key).cause(words(code, &text)).into();
         }

@@ -26,8 +26,12 @@ use crate::observer::{Context, Problem};
 use crate::pipeline;
 use crate::storage::{ObjectKey, ObjectKind, StorageErrorKind};
 
-/// How often it is looked whether the writers that are waited for have ended.
+/// How often it is looked, at first, whether the writers that are waited for have ended.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked in the end: over a network each look costs.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(30);
+/// Who is waited for so long is told, to those who asked for quiet as well.
+const NOTICE_AFTER: Duration = Duration::from_secs(10);
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -333,10 +337,25 @@ pub(super) fn await_writers(repository: &Repository, wait: Duration, context: &C
             return Ok(left);
         }
         context.observer.stage(&format!("Waiting for {}", left.join(", ")));
-        context.go_on()?;
-        pipeline::pause(LOOK_EVERY);
-        waited += LOOK_EVERY;
+        if waited == NOTICE_AFTER {
+            context.observer.notice(&waiting(&left, wait));
+        }
+        let until = wait.min(waited + (waited / 10).clamp(LOOK_EVERY, LOOK_EVERY_MAX));
+        while waited < until {
+            context.go_on()?;
+            pipeline::pause(LOOK_EVERY);
+            waited += LOOK_EVERY;
+        }
     }
+}
+
+fn waiting(writers: &[String], wait: Duration) -> String {
+    format!(
+        "Waiting until this ends, for {} s at most: {}. If it died, it counts as ended when no sign of life was seen for \
+         an hour; it is safe to stop this run and let it go on later",
+        wait.as_secs(),
+        writers.join("; ")
+    )
 }
 
 /// Deletes an object that somebody else may have deleted.

@@ -206,6 +206,24 @@ fn ctrl_c_ends_a_run_in_order_though_ssh_hears_it_too() {
 }
 
 #[test]
+fn who_waits_for_what_was_killed_says_so_even_when_asked_for_quiet() {
+    let Some(machine) = Machine::new("ssh") else { return };
+    machine.must(&["init"]);
+    machine.write("a", 1, 1_000_000);
+    machine.must(&["backup", "files"]);
+    machine.must(&["forget", "latest"]);
+    let killed = ["backup", "--stdin-name", "s", "--stdin-from-command", "--", "sh", "-c", "kill -9 $PPID"];
+    assert_eq!(machine.run(&killed).status.code(), None);
+    // Beyond a line nobody knows whether a request of the dead process is still on its way.
+    let output = machine.run(&["prune", "-q", "--max-unused", "0%", "--wait", "11s"]);
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0), "{said}");
+    let told = said.contains("Waiting until this ends, for 11 s at most: backup on ");
+    assert!(told && said.contains("is still at work: what was to be deleted stays"), "{said}");
+    machine.must(&["check", "--read-data"]);
+}
+
+#[test]
 fn a_host_that_may_only_add_backs_up_and_can_destroy_nothing() {
     let Some(mut machine) = Machine::new("ssh") else { return };
     let root = machine.path("far/repository");

@@ -345,9 +345,26 @@ fn a_full_disk_is_told_as_such() {
         storage.put_new(&pack(1), b"small").unwrap();
         let error = storage.put_new(&pack(2), &bytes(1, 8_000_000)).unwrap_err();
         let listed = storage.list(ObjectKind::Pack).unwrap().len();
+        // Each of several at once makes room for the others when it fails.
+        let put = |number: u8| storage.put_new(&pack(number), &bytes(1, 1_500_000));
+        let mut refused = Vec::new();
+        for round in 0..10_u8 {
+            std::thread::scope(|scope| {
+                let numbers = (0..6).map(|of_round| 3 + round * 6 + of_round);
+                let puts: Vec<_> = numbers.map(|number| (number, scope.spawn(move || put(number)))).collect();
+                for (number, put) in puts {
+                    match put.join().unwrap() {
+                        Ok(()) => storage.delete(&pack(number)).unwrap(),
+                        Err(error) => refused.push((error.kind(), error.to_string())),
+                    }
+                }
+            });
+        }
         drop(storage);
         let _unmounted = std::process::Command::new("umount").arg("-l").arg(directory.path()).status();
         assert_eq!(error.kind(), StorageErrorKind::Full, "{scheme}: {error}");
         assert_eq!(listed, 1);
+        let told = refused.iter().filter(|(kind, _)| *kind == StorageErrorKind::Full).count();
+        assert!(told > 0 && told == refused.len(), "{scheme}: {refused:#?}");
     }
 }

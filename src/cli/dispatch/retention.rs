@@ -22,14 +22,7 @@ pub(super) fn forget(session: &Session<'_>, options: &Forget) -> Result<Ending> 
     let prune = options.prune.then_some(prune);
     let report = commands::forget::run(session.app, &session.target()?, &wish, options.dry_run, prune)?;
     session.out.forget(&report)?;
-    let waits = report.prune.as_ref().is_some_and(|prune| !prune.summary.writers_waited_for.is_empty());
-    Ok(if report.interrupted {
-        Ending::Interrupted
-    } else if waits {
-        Ending::Problems
-    } else {
-        session.ending()
-    })
+    Ok(if report.interrupted { Ending::Interrupted } else { session.ending() })
 }
 
 fn wish(plan: Option<&Plan>, options: &Forget) -> Result<Wish> {

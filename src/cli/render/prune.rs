@@ -59,8 +59,5 @@ fn pruned(summary: &PruneSummary) -> String {
             number(summary.packs_spared, "pack")
         ));
     }
-    for writer in &summary.writers_waited_for {
-        text.push_str(&format!("Still running: {writer}. What was to be deleted stays; run prune again later.\n"));
-    }
     text
 }
