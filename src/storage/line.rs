@@ -305,6 +305,14 @@ impl<L: AsRef<Line> + Send + Sync + 'static> Lines<L> {
         }
     }
 
+    /// Does something with each line that is there. One that is just being made again is new.
+    pub fn each(&self, tell: impl Fn(&L)) {
+        for place in &self.places {
+            let line = place.current.try_lock().ok().and_then(|current| current.clone());
+            line.iter().for_each(|line| tell(line));
+        }
+    }
+
     /// Has one more line made, if there may be one more.
     fn open_another(&self) {
         let is_taken = |place: &&Arc<Place<L>>| {

@@ -238,6 +238,8 @@ impl SftpStorage {
         let path = self.path(&key.path());
         let directory = channel.begin_directory(parent(&path)).map_err(|stop| of_key(key, stop))?;
         let changed = change(&path);
+        // Those that break have nothing open any more.
+        self.lines.each(|channel| drop(channel.forget(&path)));
         let synced = directory.sync().map_err(|stop| of_key(key, stop));
         changed.and(synced)
     }
@@ -280,7 +282,9 @@ impl SftpStorage {
             (Some(_), Some(_)) => Err(out_of_range()),
         };
         let guess = range.cloned().unwrap_or(0..DATA_LEN as u64);
-        let read = channel.read(&self.path(&key.path()), guess, choose);
+        // Of packs many parts are read, one after the other.
+        let is_part = range.is_some() && key.kind() == ObjectKind::Pack;
+        let read = channel.read(&self.path(&key.path()), guess, is_part, choose);
         // Cut short between the look at its length and the last read: an object never is.
         let read = read.map_err(|stop| match stop {
             Stop::Status(status::EOF, _) => out_of_range().into(),

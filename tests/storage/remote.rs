@@ -9,7 +9,9 @@ use std::thread::JoinHandle;
 use compline::storage::{LocalStorage, Location, ObjectKind, Storage, StorageErrorKind};
 use tempfile::TempDir;
 
-use super::ssh_server::{COMPLINE, SshServer, bare_sftp_server, forgetful_ssh, pretended_ssh, shouting_ssh};
+use super::ssh_server::{
+    COMPLINE, SshServer, bare_sftp_server, forgetful_ssh, pretended_ssh, sftp_server, shouting_ssh,
+};
 use super::{bytes, contract, one_of_each, pack};
 
 /// `scheme://there/…/repository` below `directory`.
@@ -305,6 +307,56 @@ fn small_disk(directory: &Path) -> bool {
     is_mounted
 }
 
+/// The kinds of the packets in a file.
+fn kinds_of(requests: &Path) -> Vec<u8> {
+    let sent = std::fs::read(requests).unwrap();
+    let (mut rest, mut kinds) = (&sent[..], Vec::new());
+    while let Some((head, behind)) = rest.split_first_chunk::<4>() {
+        kinds.push(behind[0]);
+        rest = &behind[usize::try_from(u32::from_be_bytes(*head)).unwrap()..];
+    }
+    kinds
+}
+
+/// Each part costs one way there and back, the first of a pack two.
+#[test]
+fn a_pack_on_an_sftp_server_is_opened_once_for_many_parts_and_again_when_it_is_another_one() {
+    let Some(sftp_server) = sftp_server() else { return };
+    let (directory, disk) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let requests = directory.path().join("requests");
+    let ssh = pretended_ssh(directory.path(), &format!("tee {} | {sftp_server}", requests.display()));
+    let storage = location("sftp", disk.path(), &ssh, COMPLINE).create().unwrap();
+    let range = |number: u8, from: u64| storage.get_range(&pack(number), from..from + 1000);
+    for number in 0..40 {
+        storage.put_new(&pack(number), &bytes(number, 100_000)).unwrap();
+    }
+    let opened = || kinds_of(&requests).iter().filter(|kind| **kind == 3).count();
+    let before = opened();
+    for from in (0..99_000).step_by(9_000) {
+        assert!(range(1, from).unwrap() == bytes(1, 100_000)[from as usize..from as usize + 1000]);
+    }
+    assert_eq!(opened() - before, 1);
+    assert_eq!(range(1, 99_001).unwrap_err().kind(), StorageErrorKind::OutOfRange);
+    storage.replace(&pack(1), &bytes(50, 99_000)).unwrap();
+    assert!(range(1, 0).unwrap() == bytes(50, 99_000)[..1000]);
+    storage.delete(&pack(1)).unwrap();
+    assert_eq!(range(1, 0).unwrap_err().kind(), StorageErrorKind::NotFound);
+    // More than are kept, from several threads: none takes the handle of another.
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            scope.spawn(move || {
+                for number in (2..40).cycle().skip(thread * 5).take(200) {
+                    assert!(range(number, 7).unwrap() == bytes(number, 100_000)[7..1007]);
+                }
+            });
+        }
+    });
+    drop(storage);
+    let kinds = kinds_of(&requests);
+    let (opened, closed) = [3, 4].map(|wanted| kinds.iter().filter(|kind| **kind == wanted).count()).into();
+    assert!(opened - closed <= 16, "{opened} opened, {closed} closed");
+}
+
 /// A handle that is closed twice may be another file's by then.
 #[test]
 fn what_an_sftp_server_could_not_write_is_closed_once() {
@@ -321,13 +373,8 @@ fn what_an_sftp_server_could_not_write_is_closed_once() {
         drop(storage);
         let _unmounted = std::process::Command::new("umount").arg("-l").arg(disk.path()).status();
         assert_eq!(put.unwrap_err().kind(), StorageErrorKind::Other, "a bare server has no word for it");
-        let sent = std::fs::read(requests).unwrap();
-        let (mut rest, mut kinds) = (&sent[..], Vec::new());
-        while let Some((head, behind)) = rest.split_first_chunk::<4>() {
-            kinds.push(u32::from(behind[0]));
-            rest = &behind[usize::try_from(u32::from_be_bytes(*head)).unwrap()..];
-        }
-        let count = |wanted: u32| kinds.iter().filter(|kind| **kind == wanted).count();
+        let kinds = kinds_of(&requests);
+        let count = |wanted: u8| kinds.iter().filter(|kind| **kind == wanted).count();
         let (open, close, open_directory) = (3, 4, 11);
         assert_eq!(count(close), count(open) + count(open_directory), "{kinds:?}");
     }

@@ -172,11 +172,15 @@ pub fn shouting_ssh(directory: &Path) -> String {
     path.display().to_string()
 }
 
-/// OpenSSH's SFTP server without the extensions that others lack.
+/// OpenSSH's SFTP server.
+pub fn sftp_server() -> Option<&'static str> {
+    Path::new(SFTP_SERVER).exists().then_some(SFTP_SERVER)
+}
+
+/// The same without the extensions that others lack.
 pub fn bare_sftp_server() -> Option<String> {
-    Path::new(SFTP_SERVER)
-        .exists()
-        .then(|| format!("{SFTP_SERVER} -P posix-rename,hardlink,fsync,statvfs,lsetstat,limits,expand-path,copy-data"))
+    let without = "posix-rename,hardlink,fsync,statvfs,lsetstat,limits,expand-path,copy-data";
+    sftp_server().map(|server| format!("{server} -P {without}"))
 }
 
 fn make_key(directory: &Path, name: &str) {

@@ -3,16 +3,22 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use super::super::line::{Failure, Line, Pending};
 use super::super::wire::Frame;
 use super::packet::{self, Attributes, DATA_LEN, Extensions, Name, kind, status};
+use crate::pipeline;
 
 /// Bytes that are read or written at once: they fill a line of 100 MB/s with 40 ms of latency.
 const WINDOW_LEN: usize = 4 << 20;
 /// Directories that are read at once.
 const DIRECTORIES: usize = 32;
+/// Files of which parts were read that are kept open, for the next part.
+const KEPT_COUNT_MAX: usize = 16;
+/// For so long: what another process puts in the place of a file has to be seen some time.
+const KEPT_FOR: Duration = Duration::from_secs(30);
 
 /// Why something was not done.
 #[derive(Debug)]
@@ -50,6 +56,16 @@ pub struct Channel {
     pub extensions: Extensions,
     /// Bytes in one read or write, once somebody needed to know.
     data_len: OnceLock<usize>,
+    /// The one that was opened last is the last.
+    kept: Mutex<VecDeque<Kept>>,
+}
+
+/// A file that is open to be read. Who lets go of its handle last closes it.
+#[derive(Debug)]
+struct Kept {
+    path: Vec<u8>,
+    handle: Arc<Vec<u8>>,
+    since: Instant,
 }
 
 impl AsRef<Line> for Channel {
@@ -97,7 +113,7 @@ fn attributes_of(frame: Frame) -> Result<Attributes, Stop> {
 
 impl Channel {
     pub fn new(line: Line, extensions: Extensions) -> Self {
-        Self { line, extensions, data_len: OnceLock::new() }
+        Self { line, extensions, data_len: OnceLock::new(), kept: Mutex::default() }
     }
 
     /// Bytes in one read or write of so many. A server that takes more than it must is asked only if that saves something.
@@ -208,19 +224,44 @@ impl Channel {
     }
 
     /// The bytes of a file: the range that `choose` makes of its length. `guess` is what that range is likely to be, or how it
-    /// begins: those bytes are asked for together with the length, which saves a way there and back.
+    /// begins: those bytes are asked for together with the length, which saves a way there and back. To open the file takes
+    /// another one; it is saved as well where the file is kept open, which `keep` asks for.
     pub fn read<E>(
         &self,
         path: &[u8],
         guess: Range<u64>,
-        choose: impl FnOnce(&Attributes) -> Result<Range<u64>, E>,
+        keep: bool,
+        choose: impl Fn(&Attributes) -> Result<Range<u64>, E>,
+    ) -> Result<Result<Vec<u8>, E>, Stop> {
+        if let Some(handle) = keep.then(|| self.kept(path)).flatten() {
+            let bytes = self.read_open(&handle, guess.clone(), &choose);
+            self.let_go(handle)?;
+            match bytes {
+                // It may be another file by now, or the server may not have kept it.
+                Err(Stop::Status(..)) => self.forget(path)?,
+                bytes => return bytes,
+            }
+        }
+        let handle = Arc::new(handle_of(self.ask(kind::OPEN, &packet::open_to_read(path))?)?);
+        let bytes = self.read_open(&handle, guess, &choose);
+        if keep && matches!(bytes, Ok(Ok(_))) {
+            self.keep(path, &handle)?;
+        }
+        self.let_go(handle)?;
+        bytes
+    }
+
+    fn read_open<E>(
+        &self,
+        handle: &[u8],
+        guess: Range<u64>,
+        choose: impl Fn(&Attributes) -> Result<Range<u64>, E>,
     ) -> Result<Result<Vec<u8>, E>, Stop> {
         let guess_len = guess.end.saturating_sub(guess.start);
         let data_len = self.data_len(guess_len)?;
-        let handle = handle_of(self.ask(kind::OPEN, &packet::open_to_read(path))?)?;
-        let attributes = self.begin(kind::FSTAT, &packet::text(&handle))?;
+        let attributes = self.begin(kind::FSTAT, &packet::text(handle))?;
         let (start, under_way) = (guess.start, VecDeque::new());
-        let mut reading = Reading { channel: self, handle: &handle, data_len, start, under_way };
+        let mut reading = Reading { channel: self, handle, data_len, start, under_way };
         let mut asked = 0;
         if guess_len <= WINDOW_LEN as u64 {
             asked = usize::try_from(guess_len).map_err(|_| Stop::Nonsense)?;
@@ -228,14 +269,41 @@ impl Channel {
                 reading.ask(from, asked.min(from + data_len))?;
             }
         }
-        let bytes = match attributes_of(attributes.next()?).map(|attributes| choose(&attributes)) {
+        match attributes_of(attributes.next()?).map(|attributes| choose(&attributes)) {
             Ok(Ok(range)) if range.start == guess.start => reading.all(asked, range.end - range.start).map(Ok),
             Ok(Ok(_)) => Err(Stop::Nonsense),
             Ok(Err(error)) => Ok(Err(error)),
             Err(stop) => Err(stop),
-        };
-        self.close(&handle)?;
-        bytes
+        }
+    }
+
+    /// The handle of a file that was opened a moment ago.
+    fn kept(&self, path: &[u8]) -> Option<Arc<Vec<u8>>> {
+        let kept = pipeline::lock(&self.kept);
+        let file = kept.iter().find(|file| file.path == path && file.since.elapsed() < KEPT_FOR)?;
+        Some(file.handle.clone())
+    }
+
+    fn keep(&self, path: &[u8], handle: &Arc<Vec<u8>>) -> Result<(), Stop> {
+        self.forget(path)?;
+        let mut kept = pipeline::lock(&self.kept);
+        kept.push_back(Kept { path: path.to_vec(), handle: handle.clone(), since: Instant::now() });
+        let oldest = (kept.len() > KEPT_COUNT_MAX).then(|| kept.pop_front()).flatten();
+        drop(kept);
+        oldest.map_or(Ok(()), |file| self.let_go(file.handle))
+    }
+
+    /// The file is not going to be what it was: it is opened anew by who reads it next.
+    pub fn forget(&self, path: &[u8]) -> Result<(), Stop> {
+        let mut kept = pipeline::lock(&self.kept);
+        let place = kept.iter().position(|file| file.path == path);
+        let file = place.and_then(|place| kept.remove(place));
+        drop(kept);
+        file.map_or(Ok(()), |file| self.let_go(file.handle))
+    }
+
+    fn let_go(&self, handle: Arc<Vec<u8>>) -> Result<(), Stop> {
+        Arc::into_inner(handle).map_or(Ok(()), |handle| self.close(&handle))
     }
 
     /// The names in directories, with the directory's number. A directory that is missing holds nothing.
