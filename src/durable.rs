@@ -93,18 +93,25 @@ pub fn open_without_waiting(path: &Path) -> io::Result<File> {
 /// # Errors
 /// What the file system says, among it `NotADirectory` and `AlreadyExists` when a file is in the way.
 pub fn create_directories(path: &Path) -> io::Result<()> {
+    match create_directory(path) {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && path.parent().is_some_and(|up| up != Path::new("")) =>
+        {
+            create_directories(parent(path))?;
+            // Where a parent is there and can't have children (/proc, a mount that went away) this says so.
+            create_directory(path)
+        }
+        made => made,
+    }
+}
+
+fn create_directory(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => sync_directory(parent(path)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
             // Whoever made it may have died before the next line. Who may not read the parent didn't make it just now.
             let _settled = sync_directory(parent(path));
             Ok(())
-        }
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound && path.parent().is_some_and(|up| up != Path::new("")) =>
-        {
-            create_directories(parent(path))?;
-            create_directories(path)
         }
         Err(error) => Err(error),
     }
@@ -360,6 +367,7 @@ mod tests {
         fs::write(directory.path().join("file"), b"").unwrap();
         assert!(create_directories(&directory.path().join("file")).is_err());
         assert!(create_directories(&directory.path().join("file/below")).is_err());
+        assert!(create_directories(Path::new("/proc/has/no/room")).is_err(), "a parent that can't have children");
     }
 
     #[test]

@@ -247,7 +247,9 @@ fn limits(settings: &Settings) -> Result<Limits> {
     let rate = |key: &str| match settings.text(key).map(|text| parse_speed(&text)) {
         None => Ok(None),
         Some(Some(rate)) => Ok(Some(rate)),
-        Some(None) => Err(settings.error(key, "is no rate").hint("Write bytes a second: 500KiB, 20MB or 20MB/s")),
+        Some(None) => {
+            Err(settings.error(key, "is no rate").hint("Write bytes a second with their unit: 500KiB, 20MB or 20MB/s"))
+        }
     };
     let count = |key: &str| match settings.integer(key).map(u64::try_from) {
         None => Ok(None),

@@ -48,16 +48,14 @@ pub fn parse_size(text: &str) -> Option<u64> {
     scaled(number, unit(SIZE_UNITS, rest.trim_start())?)
 }
 
-/// Bytes a second of a rate such as `20MiB/s`.
-#[must_use]
-pub fn parse_rate(text: &str) -> Option<u64> {
-    parse_size(text.trim().strip_suffix("/s")?)
-}
-
-/// Bytes a second, with or without the `/s`: `500KiB`, `20MB/s`. None if it isn't one, or is nothing.
+/// Bytes a second, with or without the `/s`: `500KiB`, `20MB/s`. None if it isn't one, or is nothing, or has no unit: other programs
+/// count in KiB.
 #[must_use]
 pub fn parse_speed(text: &str) -> Option<u64> {
-    parse_rate(text).or_else(|| parse_size(text)).filter(|rate| *rate > 0)
+    let text = text.trim();
+    let size = text.strip_suffix("/s").unwrap_or(text).trim_end();
+    let has_unit = size.ends_with(|last: char| last.is_ascii_alphabetic());
+    parse_size(size).filter(|rate| *rate > 0 && has_unit)
 }
 
 /// A duration such as `30s`, `1.5h` or `1h30m`. None if it isn't one, or is out of range.
@@ -205,8 +203,10 @@ mod tests {
 
     #[test]
     fn rates_are_sizes_a_second() {
-        assert_eq!(parse_rate("20MiB/s"), Some(20 << 20));
-        assert_eq!(parse_rate("20MiB"), None);
+        assert_eq!((parse_speed("20MiB"), parse_speed(" 20 MiB/s")), (Some(20 << 20), Some(20 << 20)));
+        for text in ["20", "20/s", "0B", "/s", "fast"] {
+            assert_eq!(parse_speed(text), None, "{text}");
+        }
     }
 
     #[test]
@@ -257,7 +257,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_the_parsers_panic(text in ".{0,40}") {
-            let _ = (parse_size(&text), parse_rate(&text), parse_duration(&text));
+            let _ = (parse_size(&text), parse_speed(&text), parse_duration(&text));
         }
     }
 }

@@ -430,7 +430,7 @@ fn plan(data: &[u8]) {
 fn words(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _refused = (text.parse::<Selector>(), text.parse::<Location>(), text.parse::<KeyId>());
-    let _refused = (units::parse_size(text), units::parse_rate(text), units::parse_duration(text));
+    let _refused = (units::parse_size(text), units::parse_speed(text), units::parse_duration(text));
     let _refused = (Unlock::from_key_file(text), ObjectKey::from_path(text));
 }
 

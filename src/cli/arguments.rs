@@ -53,19 +53,19 @@ pub(super) struct Global {
     /// Directory of local caches; may be deleted at any time
     #[arg(long, global = true, env = "COMPLINE_CACHE_DIR", value_name = "DIR", hide_env_values = true)]
     pub cache_dir: Option<PathBuf>,
-    /// Write no more than so much a second to the repository, such as 20MB
+    /// Write no more than so much a second to the repository: 20MB, 500KiB
     #[arg(long, global = true, value_name = "RATE")]
     pub limit_upload: Option<String>,
-    /// Read no more than so much a second from the repository
+    /// Read no more than so much a second from the repository: 20MB, 500KiB
     #[arg(long, global = true, value_name = "RATE")]
     pub limit_download: Option<String>,
     /// Ask the storage no more than so often a second
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit_requests: Option<u64>,
-    /// Ask the storage no more than so many things at once
+    /// Ask the storage no more than so many things at once; a server over HTTP never more than 16
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub concurrency: Option<u64>,
-    /// Print one JSON object (for lists: one on each line) for programs
+    /// Print JSON for programs: an object, for lists an array, or one object on each line where the list can be long
     #[arg(long, global = true)]
     pub json: bool,
     /// Print problems and errors only

@@ -63,7 +63,7 @@ fn limits(global: &Global, plan: Option<&Plan>) -> Result<Limits> {
         None => Ok(None),
         Some((_, Some(rate))) => Ok(Some(rate)),
         Some((text, None)) => Err(Error::new(ErrorKind::Usage, format!("`{text}` is no rate for {flag}"))
-            .hint("Write bytes a second: 500KiB, 20MB or 20MB/s")),
+            .hint("Write bytes a second with their unit: 500KiB, 20MB or 20MB/s")),
     };
     let said = Limits {
         upload: rate(&global.limit_upload, "--limit-upload")?,

@@ -309,7 +309,9 @@ impl<L: AsRef<Line> + Send + Sync + 'static> Lines<L> {
     pub fn each(&self, tell: impl Fn(&L)) {
         for place in &self.places {
             let line = place.current.try_lock().ok().and_then(|current| current.clone());
-            line.iter().for_each(|line| tell(line));
+            if let Some(line) = line {
+                tell(&line);
+            }
         }
     }
 

@@ -51,7 +51,11 @@ impl LocalStorage {
                 let is_local = is_local(&root);
                 Ok(Self { root, is_local, swept: Once::new(), prepared: Mutex::default() })
             }
-            Ok(_) => Err(root_error(&root, "is not a directory", io::ErrorKind::NotADirectory.into())),
+            Ok(_) => {
+                let text = format!("{} is not a directory", root.display());
+                let error = StorageError::with_message(StorageErrorKind::Other, text);
+                Err(error.advise("Name the directory of a repository, or one that `init` is to make"))
+            }
             Err(error) => Err(root_error(&root, "can't be opened", error)),
         }
     }

@@ -118,6 +118,16 @@ impl S3Storage {
         self.client.error(Subject::Object(*key), failure)
     }
 
+    /// A HEAD is refused without a word. Who asks for a byte is told why.
+    fn in_words(&self, key: &ObjectKey, failure: Failure) -> Failure {
+        if !failure.refusal().is_some_and(Refusal::is_wordless) {
+            return failure;
+        }
+        let first_byte = Command::GetObjectRange { start: 0, end: Some(0) };
+        let told = self.client.send(&self.name(key), &first_byte).err();
+        told.filter(|told| told.refusal().is_some()).unwrap_or(failure)
+    }
+
     /// What a server said that can't be, about `key`.
     fn nonsense(&self, key: &ObjectKey, what: &str) -> StorageError {
         StorageError::new(StorageErrorKind::Other, key).cause(format!("{} {what}", self.address))
@@ -396,7 +406,7 @@ impl Storage for S3Storage {
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StorageError> {
         let answer = self.client.send(&self.name(key), &Command::HeadObject);
-        let answer = answer.map_err(|failure| self.error(key, failure))?;
+        let answer = answer.map_err(|failure| self.error(key, self.in_words(key, failure)))?;
         announced_len(&answer).ok_or_else(|| self.nonsense(key, "does not say how long it is"))
     }
 

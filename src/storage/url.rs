@@ -71,7 +71,7 @@ impl ParseLocationError {
             Self::Azure(error) => error.hint(),
             Self::ForeignHost => "Write file:///absolute/path or the path alone",
             Self::Address(..) => {
-                "Write ssh://user@host:port/absolute/path, or ssh://host/~/path for one below the home"
+                "Write ssh://user@host:port/absolute/path, or ssh://host/~/path for one below the home; sftp:// likewise"
             }
             Self::Password(_) => "Log in with a key: ssh-keygen makes one, ssh-copy-id takes it there",
         }
@@ -97,7 +97,7 @@ impl Location {
         let Some((scheme, rest)) = split_scheme(bytes) else {
             return Ok(Self::Local(PathBuf::from(text)));
         };
-        match scheme {
+        match scheme.as_str() {
             "file" => file_path(rest).map(Self::Local),
             "ssh" => SshAddress::parse("ssh", rest).map(Self::Ssh),
             "sftp" => SshAddress::parse("sftp", rest).map(Self::Sftp),
@@ -106,7 +106,10 @@ impl Location {
                 let text = std::str::from_utf8(rest).unwrap_or_default();
                 Ok(Self::Azure(Box::new(AzureAddress::parse(text)?)))
             }
-            _ if rest.starts_with(b"//") => Err(ParseLocationError::UnknownScheme(scheme.to_owned())),
+            // restic writes rest:https://…
+            _ if rest.windows(3).any(|part| part == b"://") || rest.starts_with(b"//") => {
+                Err(ParseLocationError::UnknownScheme(scheme))
+            }
             _ => Ok(Self::Local(PathBuf::from(text))),
         }
     }
@@ -181,13 +184,16 @@ impl fmt::Display for Location {
     }
 }
 
-/// The letters before the first colon, in case they can be a scheme, and what follows.
-fn split_scheme(bytes: &[u8]) -> Option<(&str, &[u8])> {
+/// The letters before the first colon, in case they can be a scheme, and what follows. In front of `//` capitals are as good as
+/// small ones.
+fn split_scheme(bytes: &[u8]) -> Option<(String, &[u8])> {
     let colon = bytes.iter().position(|byte| *byte == b':')?;
     let (scheme, rest) = (&bytes[..colon], &bytes[colon + 1..]);
-    let is_scheme = scheme.first()?.is_ascii_lowercase()
-        && scheme.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(byte));
-    is_scheme.then(|| std::str::from_utf8(scheme).ok()).flatten().map(|scheme| (scheme, rest))
+    let scheme = std::str::from_utf8(scheme).ok()?;
+    let scheme = if rest.starts_with(b"//") { scheme.to_ascii_lowercase() } else { scheme.to_owned() };
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
+        && scheme.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte));
+    is_scheme.then_some((scheme, rest))
 }
 
 /// `s3://bucket/prefix?options`
@@ -230,6 +236,8 @@ mod tests {
             ("file:/a", "/a"),
             ("file:///a%20b", "/a%20b"),
             ("file://localhost/a", "/a"),
+            ("FILE:///a", "/a"),
+            ("S3:old", "S3:old"),
         ] {
             assert_eq!(text.parse(), Ok(local(path)), "{text}");
         }
@@ -267,6 +275,8 @@ mod tests {
     fn unknown_schemes_foreign_hosts_and_nothing_are_errors() {
         for (text, error) in [
             ("gopher://x", ParseLocationError::UnknownScheme("gopher".to_owned())),
+            ("Gopher://x", ParseLocationError::UnknownScheme("gopher".to_owned())),
+            ("rest:https://x/", ParseLocationError::UnknownScheme("rest".to_owned())),
             ("file://server/share", ParseLocationError::ForeignHost),
             ("file:", ParseLocationError::Empty),
             ("", ParseLocationError::Empty),

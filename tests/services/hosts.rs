@@ -75,7 +75,7 @@ fn three_hosts_save_at_once_while_a_fourth_one_prunes() {
 #[test]
 fn three_hosts_save_at_once_while_a_fourth_one_prunes_elsewhere() {
     let Ok(location) = std::env::var("COMPLINE_TEST_S3") else {
-        println!("SKIPPED: COMPLINE_TEST_S3 names no server (tests/ceph starts one)");
+        println!("SKIPPED: COMPLINE_TEST_S3 names no server (tests/ceph and tests/garage start one)");
         return;
     };
     let host = elsewhere(&location);

@@ -151,13 +151,19 @@ fn often_cut(number: u64) -> Fate {
     }
 }
 
-/// A server that somebody started: `COMPLINE_TEST_S3` has a LOCATION, the environment the credentials. `tests/ceph` does so.
+/// A server that somebody started: `COMPLINE_TEST_S3` has a LOCATION, the environment the credentials. `tests/ceph` and `tests/garage` do so.
 fn s3_elsewhere() -> Option<Place> {
     let storage = s3::storage_elsewhere();
     if storage.is_none() {
-        println!("SKIPPED: COMPLINE_TEST_S3 names no server (tests/ceph starts one)");
+        println!("SKIPPED: COMPLINE_TEST_S3 names no server (tests/ceph and tests/garage start one)");
     }
     storage.map(|storage| Place::of(storage, None))
+}
+
+/// The same, unless it is known to ignore conditions: `tests/garage` says so.
+fn s3_elsewhere_with_conditions() -> Option<Place> {
+    let ignores = std::env::var_os("COMPLINE_TEST_S3_IGNORES_CONDITIONS").is_some();
+    if ignores { None } else { s3_elsewhere() }
 }
 
 /// A container of Azurite.
@@ -221,8 +227,8 @@ mod losses {
 
 /// What a server without conditions can't keep: `src/storage/s3.rs` says why it does no harm.
 mod races {
-    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_by_hosts s3_over_a_rough_line s3_elsewhere azure
-        azure_over_a_rough_line] [
+    suite!([memory local local_by_location faultless served ssh sftp limited s3 s3_by_hosts s3_over_a_rough_line
+        s3_elsewhere_with_conditions azure azure_over_a_rough_line] [
         of_many_writers_of_one_key_exactly_one_wins_and_its_bytes_stand
     ]);
 }

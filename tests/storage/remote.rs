@@ -308,11 +308,11 @@ fn small_disk(directory: &Path) -> bool {
 }
 
 /// The kinds of the packets in a file.
-fn kinds_of(requests: &Path) -> Vec<u8> {
+fn kinds_of(requests: &Path) -> Vec<u32> {
     let sent = std::fs::read(requests).unwrap();
     let (mut rest, mut kinds) = (&sent[..], Vec::new());
     while let Some((head, behind)) = rest.split_first_chunk::<4>() {
-        kinds.push(behind[0]);
+        kinds.push(u32::from(behind[0]));
         rest = &behind[usize::try_from(u32::from_be_bytes(*head)).unwrap()..];
     }
     kinds
@@ -326,14 +326,17 @@ fn a_pack_on_an_sftp_server_is_opened_once_for_many_parts_and_again_when_it_is_a
     let requests = directory.path().join("requests");
     let ssh = pretended_ssh(directory.path(), &format!("tee {} | {sftp_server}", requests.display()));
     let storage = location("sftp", disk.path(), &ssh, COMPLINE).create().unwrap();
-    let range = |number: u8, from: u64| storage.get_range(&pack(number), from..from + 1000);
+    let range = |number: u8, from: usize| {
+        let from = u64::try_from(from).unwrap();
+        storage.get_range(&pack(number), from..from + 1000)
+    };
     for number in 0..40 {
         storage.put_new(&pack(number), &bytes(number, 100_000)).unwrap();
     }
     let opened = || kinds_of(&requests).iter().filter(|kind| **kind == 3).count();
     let before = opened();
     for from in (0..99_000).step_by(9_000) {
-        assert!(range(1, from).unwrap() == bytes(1, 100_000)[from as usize..from as usize + 1000]);
+        assert!(range(1, from).unwrap() == bytes(1, 100_000)[from..from + 1000]);
     }
     assert_eq!(opened() - before, 1);
     assert_eq!(range(1, 99_001).unwrap_err().kind(), StorageErrorKind::OutOfRange);
@@ -374,7 +377,7 @@ fn what_an_sftp_server_could_not_write_is_closed_once() {
         let _unmounted = std::process::Command::new("umount").arg("-l").arg(disk.path()).status();
         assert_eq!(put.unwrap_err().kind(), StorageErrorKind::Other, "a bare server has no word for it");
         let kinds = kinds_of(&requests);
-        let count = |wanted: u8| kinds.iter().filter(|kind| **kind == wanted).count();
+        let count = |wanted: u32| kinds.iter().filter(|kind| **kind == wanted).count();
         let (open, close, open_directory) = (3, 4, 11);
         assert_eq!(count(close), count(open) + count(open_directory), "{kinds:?}");
     }

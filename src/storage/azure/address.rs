@@ -10,6 +10,8 @@ use crate::units;
 
 /// How long a request that fails is tried again.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Tiers that can be read at once.
+const TIERS: [&str; 3] = ["Hot", "Cool", "Cold"];
 
 /// A container, a place in it, and how to reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +86,7 @@ impl AzureAddress {
         let is_word = value.bytes().all(|byte| byte.is_ascii_alphanumeric());
         match name {
             "account" if is_word => self.account = Some(value),
-            "tier" if is_word => self.tier = Some(value),
+            "tier" if TIERS.contains(&value.as_str()) => self.tier = Some(value),
             "ca" => self.ca = Some(PathBuf::from(value)),
             "endpoint" => {
                 let bad =
@@ -95,7 +97,12 @@ impl AzureAddress {
                 let bad = AzureAddressError("The option `patience` of the location is no time; write 30s or 5m");
                 self.patience = units::parse_duration(&value).ok_or(bad)?;
             }
-            "account" | "tier" => {
+            "tier" => {
+                return Err(AzureAddressError(
+                    "The option `tier` of the location is Hot, Cool or Cold; what lies in the archive can't be read",
+                ));
+            }
+            "account" => {
                 return Err(AzureAddressError("An option of the location has characters that can't be"));
             }
             _ => return Err(AzureAddressError("The location has an option that nobody knows")),
@@ -159,6 +166,8 @@ mod tests {
         for text in ["", "//", "//ab", "//Backups", "//backups?x=1", "//backups?account=", "//backups?account=a-b"] {
             AzureAddress::parse(text).expect_err(text);
         }
+        let error = AzureAddress::parse("//backups?tier=Archive").expect_err("what can't be read again");
+        assert!(error.to_string().contains("Hot, Cool or Cold"), "{error}");
         let error = AzureAddress::parse("//acme:s3cr3t@backups/x").expect_err("a secret");
         assert!(!format!("{error}{error:?}").contains("s3cr3t"));
     }

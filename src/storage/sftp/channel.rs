@@ -284,6 +284,7 @@ impl Channel {
         Some(file.handle.clone())
     }
 
+    #[expect(clippy::disallowed_methods, reason = "how long a file is kept open is a matter of the stop-watch")]
     fn keep(&self, path: &[u8], handle: &Arc<Vec<u8>>) -> Result<(), Stop> {
         self.forget(path)?;
         let mut kept = pipeline::lock(&self.kept);

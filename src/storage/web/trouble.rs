@@ -94,6 +94,11 @@ impl Refusal {
         self.status == 404 && !matches!(self.code.as_str(), "NoSuchBucket" | "NoSuchUpload" | "ContainerNotFound")
     }
 
+    /// Whether a reason that people could do something about was not told.
+    pub(in crate::storage) fn is_wordless(&self) -> bool {
+        (300..500).contains(&self.status) && self.status != 404 && self.code.is_empty()
+    }
+
     /// The condition of the request did not hold: there is such an object.
     pub(in crate::storage) fn is_there_already(&self) -> bool {
         self.status == 412
@@ -123,7 +128,8 @@ impl Refusal {
             return (Full, "no space or quota is left for it".to_owned(), None);
         }
         if self.is_skewed() {
-            let far = self.skew.map_or_else(String::new, |skew| format!(" by {skew} seconds"));
+            let far = self.skew.filter(|skew| *skew > SKEW_SECONDS_MAX);
+            let far = far.map_or_else(String::new, |skew| format!(" by {skew} seconds"));
             let what = format!("the clock of this machine differs too much from that of the server{far}");
             return (
                 Denied,
@@ -190,10 +196,13 @@ impl Refusal {
             (_, 401 | 403) => (
                 Denied,
                 "the server does not allow it".to_owned(),
-                Some("Give the user the rights that docs/src/storage-s3.md lists, on this bucket and prefix"),
+                Some(
+                    "Give the user the rights that the manual lists for this storage, on this place; and check the keys: \
+                     some servers say no more when they are wrong",
+                ),
             ),
             _ if self.is_passing() => (Other, "the server can't do it now".to_owned(), Some(LATER)),
-            _ => (Other, "the server refused".to_owned(), None),
+            _ => (Other, "the server refused".to_owned(), Some(WHO_ANSWERS)),
         }
     }
 
@@ -231,7 +240,8 @@ impl fmt::Display for Refusal {
 }
 
 const CHECK_KEYS: &str =
-    "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile, and region=NAME in the location";
+    "Check the keys, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile, and region=NAME in the location";
+const WHO_ANSWERS: &str = "Is the endpoint of the location that of the storage? Something in between may have answered";
 const LATER: &str = "Run the same command again when the server is well; nothing that was published is lost, and what was uploaded is used";
 
 /// How often it was tried, for messages.
