@@ -15,6 +15,8 @@ use crate::pipeline;
 const WINDOW_LEN: usize = 4 << 20;
 /// Directories that are read at once.
 const DIRECTORIES: usize = 32;
+/// Most bytes that are taken for names: several million objects. A hostile server never comes to an end.
+const NAMES_LEN_MAX: usize = 1 << 30;
 /// Files of which parts were read that are kept open, for the next part.
 const KEPT_COUNT_MAX: usize = 16;
 /// For so long: what another process puts in the place of a file has to be seen some time.
@@ -309,20 +311,19 @@ impl Channel {
 
     /// The names in directories, with the directory's number. A directory that is missing holds nothing.
     pub fn list(&self, directories: &[Vec<u8>]) -> Result<Vec<(usize, Name)>, Stop> {
-        let mut found = Vec::new();
+        self.list_within(NAMES_LEN_MAX, directories)
+    }
+
+    fn list_within(&self, len_max: usize, directories: &[Vec<u8>]) -> Result<Vec<(usize, Name)>, Stop> {
+        let mut found = Found { names: Vec::new(), room: len_max };
         let numbers: Vec<usize> = (0..directories.len()).collect();
         for some in numbers.chunks(DIRECTORIES) {
             self.list_some(some, directories, &mut found)?;
         }
-        Ok(found)
+        Ok(found.names)
     }
 
-    fn list_some(
-        &self,
-        numbers: &[usize],
-        directories: &[Vec<u8>],
-        found: &mut Vec<(usize, Name)>,
-    ) -> Result<(), Stop> {
+    fn list_some(&self, numbers: &[usize], directories: &[Vec<u8>], found: &mut Found) -> Result<(), Stop> {
         let asked: Vec<_> = numbers
             .iter()
             .map(|number| Ok((*number, self.begin(kind::OPENDIR, &packet::text(&directories[*number]))?)))
@@ -348,7 +349,7 @@ impl Channel {
                     match names_of(answer) {
                         // Who is asked behind the end may say anything.
                         _ if is_at_end => {}
-                        Ok(names) => found.extend(names.into_iter().map(|name| (number, name))),
+                        Ok(names) => found.take(number, names)?,
                         Err(Stop::Status(status::EOF, _)) => is_at_end = true,
                         Err(stop) => (is_at_end, refused) = (true, Err(stop)),
                     }
@@ -373,6 +374,21 @@ impl Channel {
         let body = packet::extended("statvfs@openssh.com", &packet::text(path));
         let answer = self.ask(kind::EXTENDED, &body)?;
         Ok((answer.kind == kind::EXTENDED_REPLY).then(|| packet::free_space(&answer.body)).flatten())
+    }
+}
+
+/// Names that were found, with the number of their directory, and room for more.
+struct Found {
+    names: Vec<(usize, Name)>,
+    room: usize,
+}
+
+impl Found {
+    fn take(&mut self, number: usize, names: Vec<Name>) -> Result<(), Stop> {
+        let len: usize = names.iter().map(|name| size_of::<Name>() + name.name.len()).sum();
+        self.room = self.room.checked_sub(len).ok_or(Stop::Nonsense)?;
+        self.names.extend(names.into_iter().map(|name| (number, name)));
+        Ok(())
     }
 }
 
@@ -506,4 +522,35 @@ fn settle(under_way: &mut VecDeque<Pending<'_>>, count: usize) -> Result<(), Sto
         done(&pending.next()?)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::pipe;
+
+    use super::super::super::wire;
+    use super::*;
+
+    /// A server that answers each request with `answer`, until the line to it is dropped.
+    fn served(answer: impl Fn(u8) -> (u8, Vec<u8>) + Send + 'static) -> (pipeline::Worker, Channel) {
+        let ((mut requests, out), (input, mut answers)) = (pipe().unwrap(), pipe().unwrap());
+        let server = pipeline::Worker::spawn("server", move || {
+            while let Ok(Some(request)) = wire::read_frame(&mut requests, 1 << 20) {
+                let (kind, body) = answer(request.kind);
+                wire::write_frame(&mut answers, kind, request.id, &[&body]).unwrap();
+            }
+        });
+        let line = Line::new(input, Box::new(out), None, 1 << 20).unwrap();
+        (server.unwrap(), Channel::new(line, Extensions::default()))
+    }
+
+    #[test]
+    fn a_listing_without_end_is_given_up() {
+        let names = [&[0, 0, 0, 1][..], &packet::text(&[b'a'; 1000]), &packet::text(b"-"), &[0; 4]].concat();
+        let (_server, channel) = served(move |request| match request {
+            kind::OPENDIR => (kind::HANDLE, packet::text(b"handle")),
+            _ => (kind::NAME, names.clone()),
+        });
+        assert!(matches!(channel.list_within(1 << 20, &[b"packs".to_vec()]), Err(Stop::Nonsense)));
+    }
 }
