@@ -324,7 +324,7 @@ impl Session<'_> {
         match verb {
             Key::Generate { .. } => {}
             Key::RecoverySheet => self.out.recovery_sheet(&commands::keys::recovery_sheet(self.app, &target)?)?,
-            Key::List => self.out.keys(&commands::keys::list(&target)?)?,
+            Key::List => self.out.keys(&commands::keys::list(self.app, &target)?)?,
             Key::Add { key: options, write_only, read_only } => {
                 let unlock = unlock::new_key(&options, self.app.variable)?;
                 let sort = match (write_only, read_only) {
@@ -344,7 +344,7 @@ impl Session<'_> {
                 self.out.key("Changed: the key is now", commands::keys::change(self.app, &target, &unlock)?)?;
             }
         }
-        Ok(Ending::Well)
+        Ok(self.ending())
     }
 
     fn plan_verb(&self, verb: PlanVerb) -> Result<Ending> {

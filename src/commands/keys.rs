@@ -10,12 +10,12 @@ use crate::id::{KeyId, RepositoryId};
 use crate::store::rights::Sort;
 use crate::store::{KeyInfo, Repository, Unlock};
 
-/// All keys.
+/// All keys. What is wrong with one is a problem.
 ///
 /// # Errors
 /// From the repository.
-pub fn list(target: &Target) -> Result<Vec<KeyInfo>> {
-    target.open()?.list_keys()
+pub fn list(app: App<'_>, target: &Target) -> Result<Vec<KeyInfo>> {
+    target.open()?.check_keys(&app.context)
 }
 
 /// Adds a key of this sort.

@@ -104,9 +104,6 @@ impl DataSubset {
 pub fn run(repository: &Repository, subset: DataSubset, context: &Context<'_>) -> Result<()> {
     repository.bypass_copies();
     context.observer.stage("Checking keys and index");
-    if let Err(error) = repository.list_keys() {
-        context.observer.problem(Problem::new("keys", error.chain()));
-    }
     repository.check_keys(context)?;
     // Tells of packs that segments list and that are not there, and forgets them: what snapshots need of them is missing
     // from now on.

@@ -13,7 +13,7 @@ use crate::codec::{Decoded, Reader, Writer};
 use crate::crypto::{self, KEY_LEN, PassphraseCost, Secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KeyId, RepositoryId, from_hex, to_hex};
-use crate::storage::{ObjectKey, ObjectKind, Storage};
+use crate::storage::{ObjectKey, ObjectKind, Storage, StorageErrorKind};
 
 /// Plain part behind the header: repository, derivation, its cost. The salt of the derivation is the header's.
 pub const EXTRA_LEN: usize = RepositoryId::LEN + 1 + 3 * 4;
@@ -28,6 +28,8 @@ const DERIVE_READ_ONLY: u8 = 32;
 const KEY_FILE_MAGIC: &str = "compline-key-1:";
 const IDENTITY_MAGIC: &str = "compline-identity-1:";
 const RECIPIENT_MAGIC: &str = "compline-recipient-1:";
+const KIND_DAMAGED: &str = "damaged";
+const KIND_NEWER: &str = "of a newer compline";
 /// What the wrapping key of a recipient is for.
 const RECIPIENT_CONTEXT: &str = "compline v1 recipient";
 
@@ -216,7 +218,7 @@ impl Extra {
             Some((DERIVE_PASSPHRASE, Sort::ReadOnly)) => "passphrase, read-only",
             Some((DERIVE_KEY_FILE, Sort::ReadOnly)) => "key-file, read-only",
             Some((_, Sort::ReadOnly)) => "recipient, read-only",
-            None => "of a newer compline",
+            None => KIND_NEWER,
         }
     }
 }
@@ -235,7 +237,7 @@ fn split(derivation: u8) -> Option<(u8, Sort)> {
 pub struct KeyInfo {
     /// Its name.
     pub id: KeyId,
-    /// `passphrase`, `key-file` or `recipient`.
+    /// `passphrase`, `key-file` or `recipient`, and what it is restricted to; `damaged`, or `of a newer compline`.
     pub kind: &'static str,
     /// What the operator called it.
     pub label: Option<String>,
@@ -243,6 +245,22 @@ pub struct KeyInfo {
     pub created_at: Option<Timestamp>,
     /// Whether it is the one that opened the repository now.
     pub current: bool,
+    /// Why nothing more is known of it, if its object can't be read.
+    pub problem: Option<String>,
+}
+
+impl KeyInfo {
+    /// A key that opened nothing now: the plain part of its object is all that is known.
+    fn other(id: KeyId, kind: &'static str) -> Self {
+        Self { id, kind, label: None, created_at: None, current: false, problem: None }
+    }
+
+    /// A key whose object can't be read.
+    fn unreadable(id: KeyId, error: &Error) -> Self {
+        let is_newer = error.kind() == ErrorKind::UnsupportedFormat;
+        let kind = if is_newer { KIND_NEWER } else { KIND_DAMAGED };
+        Self { problem: Some(error.chain()), ..Self::other(id, kind) }
+    }
 }
 
 /// A key that opened.
@@ -396,13 +414,25 @@ fn read_extra(object: &[u8]) -> Decoded<Extra> {
     envelope::record_extra(ObjectType::Key, object).and_then(Extra::decode)
 }
 
-fn try_open(storage: &dyn Storage, id: KeyId, head: &ConfigHead, unlock: &Unlock) -> Result<Option<Opened>> {
+/// The same, and its plain part.
+fn read_with_extra(storage: &dyn Storage, id: KeyId) -> Result<(Vec<u8>, Extra, Verdict)> {
     let (object, verdict) = read(storage, id)?;
     let extra = read_extra(&object).map_err(|cause| stored(&id, cause.is_newer()).cause(cause))?;
+    Ok((object, extra, verdict))
+}
+
+/// Whether a key is certainly not there any more.
+fn is_gone(storage: &dyn Storage, id: KeyId) -> bool {
+    storage.len(&ObjectKey::Key(id)).is_err_and(|error| error.kind() == StorageErrorKind::NotFound)
+}
+
+fn try_open(storage: &dyn Storage, id: KeyId, head: &ConfigHead, unlock: &Unlock) -> Result<Option<Opened>> {
+    let (object, extra, verdict) = read_with_extra(storage, id)?;
     let opened = open_object(&object, head, unlock).map_err(|error| error.context(format!("Key {id}")))?;
     Ok(opened.map(|(body, rights)| {
         let kind = extra.kind_name();
-        let info = KeyInfo { id, kind, label: Some(body.label), created_at: Some(body.created_at), current: true };
+        let (label, created_at) = (Some(body.label), Some(body.created_at));
+        let info = KeyInfo { label, created_at, current: true, ..KeyInfo::other(id, kind) };
         Opened { rights, info, verdict }
     }))
 }
@@ -443,20 +473,22 @@ fn open_with(object: &[u8], wrapping: &Secret) -> Result<Option<(Body, Rights)>>
     Ok(Some((body, rights)))
 }
 
-/// All keys of `repository`; `current` is known in full.
+/// All keys of `repository`, and whether their objects had to be healed; `current` is known in full. One that can't be read is
+/// listed as such, whichever repository it is of: whoever may only add must not keep anybody from seeing and removing the others.
 ///
 /// # Errors
-/// From the storage, and for damaged key objects.
-pub fn list(storage: &dyn Storage, repository: RepositoryId, current: &KeyInfo) -> Result<Vec<KeyInfo>> {
+/// From the storage.
+pub fn list(storage: &dyn Storage, repository: RepositoryId, current: &KeyInfo) -> Result<Vec<(KeyInfo, Verdict)>> {
     let mut keys = Vec::new();
     for id in ids(storage)? {
-        if id == current.id {
-            keys.push(current.clone());
-            continue;
-        }
-        let extra = read_extra(&read(storage, id)?.0).map_err(|cause| stored(&id, cause.is_newer()).cause(cause))?;
-        if extra.repository == repository {
-            keys.push(KeyInfo { id, kind: extra.kind_name(), label: None, created_at: None, current: false });
+        match read_with_extra(storage, id) {
+            Ok((_, extra, _)) if extra.repository != repository => {}
+            Ok((_, _, verdict)) if id == current.id => keys.push((current.clone(), verdict)),
+            Ok((_, extra, verdict)) => keys.push((KeyInfo::other(id, extra.kind_name()), verdict)),
+            Err(error) if error.is_of_one_object() => keys.push((KeyInfo::unreadable(id, &error), Verdict::Whole)),
+            // Somebody removed it since it was listed.
+            Err(_) if is_gone(storage, id) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(keys)
@@ -475,14 +507,11 @@ pub fn remove(storage: &dyn Storage, repository: RepositoryId, id: KeyId) -> Res
     }
     let mut is_last = true;
     for other in ids.iter().filter(|other| **other != id) {
-        match read(storage, *other) {
+        match read_with_extra(storage, *other) {
             // With one that opens less nobody could add another.
-            Ok((object, _)) => {
-                let is_full = |extra: Extra| extra.repository == repository && extra.sort() == Some(Sort::Full);
-                is_last &= !read_extra(&object).is_ok_and(is_full);
-            }
-            Err(error) if error.kind() == ErrorKind::Storage => return Err(error),
-            Err(_) => {}
+            Ok((_, extra, _)) => is_last &= extra.repository != repository || extra.sort() != Some(Sort::Full),
+            Err(error) if error.is_of_one_object() || is_gone(storage, *other) => {}
+            Err(error) => return Err(error),
         }
     }
     if is_last {
@@ -530,7 +559,8 @@ mod tests {
         add_to(&storage, 1, 42);
         let opened = open_with(&storage, &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(opened.rights.master().unwrap().as_bytes(), &[42; 32]);
-        assert_eq!(list(&storage, repository(1), &opened.info).unwrap(), std::slice::from_ref(&opened.info));
+        let listed = list(&storage, repository(1), &opened.info).unwrap();
+        assert_eq!(listed, [(opened.info.clone(), Verdict::Whole)]);
         let error = remove(&storage, repository(1), opened.info.id).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage, "strays do not count as keys");
     }
@@ -594,5 +624,40 @@ mod tests {
         add_to(&storage, 1, 42);
         let opened = open_with(&storage, &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(list(&storage, repository(1), &opened.info).unwrap().len(), 2);
+    }
+
+    /// The key that `file_key(9)` opens, another one, and three that nobody can read: `list` tells which is which.
+    #[test]
+    fn a_damaged_key_hides_no_other_and_can_be_removed() {
+        let storage = MemoryStorage::new();
+        let current = add_to(&storage, 1, 42);
+        let opened = open_with(&storage, &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
+        let other = add_to(&storage, 1, 42);
+        let damaged = [b"".as_slice(), b"x", &[0xee; 700]].map(|bytes| {
+            let id = KeyId::from_bytes([0xe0 + u8::try_from(bytes.len() % 16).unwrap(); 16]);
+            storage.put_new(&ObjectKey::Key(id), bytes).unwrap();
+            id
+        });
+        let mut newer = storage.get(&ObjectKey::Key(other)).unwrap().to_vec();
+        newer[9] = envelope::FORMAT_VERSION + 1;
+        let newer_id = id_of(&newer);
+        storage.put_new(&ObjectKey::Key(newer_id), &newer).unwrap();
+
+        let listed = list(&storage, repository(1), &opened.info).unwrap();
+        let kind_of = |id: KeyId| {
+            let (key, _) = listed.iter().find(|(key, _)| key.id == id).unwrap();
+            (key.kind, key.current, key.problem.is_some())
+        };
+        assert_eq!(listed.len(), 6);
+        assert_eq!((kind_of(current), kind_of(other)), (("key-file", true, false), ("key-file", false, false)));
+        assert!(damaged.iter().all(|id| kind_of(*id) == ("damaged", false, true)));
+        assert_eq!(kind_of(newer_id), ("of a newer compline", false, true));
+
+        for id in [other].into_iter().chain(damaged) {
+            remove(&storage, repository(1), id).unwrap();
+        }
+        assert_eq!(list(&storage, repository(1), &opened.info).unwrap().len(), 2);
+        // What nobody can read is no other key that opens everything.
+        assert_eq!(remove(&storage, repository(1), current).unwrap_err().kind(), ErrorKind::Usage);
     }
 }

@@ -214,24 +214,30 @@ impl Repository {
         self.inner.keys.chunk_id(bytes)
     }
 
-    /// Its keys.
+    /// Its keys, damaged ones too.
     ///
     /// # Errors
-    /// From the storage, and for damaged key objects.
+    /// From the storage.
     pub fn list_keys(&self) -> Result<Vec<KeyInfo>> {
-        keyring::list(self.storage(), self.id(), &self.inner.key)
+        let keys = keyring::list(self.storage(), self.id(), &self.inner.key)?;
+        let noted = keys.into_iter().map(|(key, verdict)| {
+            self.note_damage(&ObjectKey::Key(key.id), &verdict);
+            key
+        });
+        Ok(noted.collect())
     }
 
-    /// Looks whether the keys are as they were written. What can be healed is told, the rest fails [`Repository::list_keys`].
-    pub(super) fn check_keys(&self, context: &Context<'_>) -> Result<()> {
-        for row in self.storage().list(ObjectKind::Key)? {
-            match self.read_small(&row.key) {
-                Err(error) if error.kind() != StorageErrorKind::NotFound => return Err(error.into()),
-                _ => {}
-            }
+    /// The same. What is wrong with them is told.
+    ///
+    /// # Errors
+    /// As [`Repository::list_keys`].
+    pub fn check_keys(&self, context: &Context<'_>) -> Result<Vec<KeyInfo>> {
+        let keys = self.list_keys()?;
+        for problem in keys.iter().filter_map(|key| key.problem.as_ref()) {
+            context.observer.problem(Problem::new("keys", problem));
         }
         self.tell_damage(context);
-        Ok(())
+        Ok(keys)
     }
 
     /// Adds a key.
