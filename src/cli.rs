@@ -3,6 +3,7 @@
 
 mod arguments;
 mod dispatch;
+mod environment;
 mod render;
 mod terminal;
 mod unlock;

@@ -32,26 +32,27 @@ a gate, 5 damage found, 6 version guard, 7 unsafe target, 10 no repository, 12 w
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of every command")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+#[expect(clippy::doc_markdown, reason = "the help shows it as it is")]
 pub(super) struct Global {
     /// Where the repository lies: a path, ssh://user@host:port/path, sftp://user@host:port/path, s3://bucket/prefix,
-    /// azblob://container/prefix (default: what the plan says)
-    #[expect(clippy::doc_markdown, reason = "the help shows it as it is")]
-    #[arg(short, long, global = true, env = "COMPLINE_REPO", value_name = "LOCATION", hide_env_values = true)]
+    /// azblob://container/prefix (default: what the plan says) [env: COMPLINE_REPO]
+    #[arg(short, long, global = true, value_name = "LOCATION")]
     pub repo: Option<OsString>,
-    /// The plan file
-    #[arg(short, long, global = true, env = "COMPLINE_PLAN", value_name = "FILE", hide_env_values = true)]
+    /// The plan file [env: COMPLINE_PLAN]
+    #[arg(short, long, global = true, value_name = "FILE")]
     pub plan: Option<PathBuf>,
-    /// Read the passphrase from the first line of a file
-    #[arg(long, global = true, env = "COMPLINE_PASSWORD_FILE", value_name = "FILE", hide_env_values = true)]
+    /// Read the passphrase from the first line of a file [env: COMPLINE_PASSWORD_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
     /// Run a program that prints the passphrase; its words are split at blanks
-    #[arg(long, global = true, env = "COMPLINE_PASSWORD_COMMAND", value_name = "COMMAND", hide_env_values = true)]
+    /// [env: COMPLINE_PASSWORD_COMMAND]
+    #[arg(long, global = true, value_name = "COMMAND")]
     pub password_command: Option<String>,
-    /// Open the repository with a key file instead of a passphrase
-    #[arg(long, global = true, env = "COMPLINE_KEY_FILE", value_name = "FILE", hide_env_values = true)]
+    /// Open the repository with a key file instead of a passphrase [env: COMPLINE_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
-    /// Directory of local caches; may be deleted at any time
-    #[arg(long, global = true, env = "COMPLINE_CACHE_DIR", value_name = "DIR", hide_env_values = true)]
+    /// Directory of local caches; may be deleted at any time [env: COMPLINE_CACHE_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
     /// Write no more than so much a second to the repository: 20MB, 500KiB
     #[arg(long, global = true, value_name = "RATE")]
@@ -506,12 +507,14 @@ pub(super) struct Repair {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "the help shows it as it is")]
 pub(super) struct Copy {
     /// Which snapshots (default: all); a tag (tag:NAME) stands for every one that has it
     #[arg(value_name = "SNAP", conflicts_with_all = ["tags", "host", "platform"])]
     pub snapshots: Vec<OsString>,
     /// The repository to copy from (default: with [[copy]] in the plan, from its repository into those)
-    #[arg(long, env = "COMPLINE_FROM_REPO", value_name = "LOCATION", hide_env_values = true)]
+    /// [env: COMPLINE_FROM_REPO]
+    #[arg(long, value_name = "LOCATION")]
     pub from: Option<OsString>,
     #[command(flatten)]
     pub from_key: FromKey,
@@ -531,33 +534,18 @@ pub(super) struct Copy {
 
 /// What opens the repository to copy from.
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "the help shows it as it is")]
 pub(super) struct FromKey {
     /// Read the passphrase of that repository from the first line of a file (default: what opens this one)
-    #[arg(
-        id = "from_password_file",
-        long = "from-password-file",
-        env = "COMPLINE_FROM_PASSWORD_FILE",
-        value_name = "FILE",
-        hide_env_values = true
-    )]
+    /// [env: COMPLINE_FROM_PASSWORD_FILE]
+    #[arg(id = "from_password_file", long = "from-password-file", value_name = "FILE")]
     pub password_file: Option<PathBuf>,
     /// Run a program that prints the passphrase of that repository; its words are split at blanks
-    #[arg(
-        id = "from_password_command",
-        long = "from-password-command",
-        env = "COMPLINE_FROM_PASSWORD_COMMAND",
-        value_name = "COMMAND",
-        hide_env_values = true
-    )]
+    /// [env: COMPLINE_FROM_PASSWORD_COMMAND]
+    #[arg(id = "from_password_command", long = "from-password-command", value_name = "COMMAND")]
     pub password_command: Option<String>,
-    /// Open that repository with a key file
-    #[arg(
-        id = "from_key_file",
-        long = "from-key-file",
-        env = "COMPLINE_FROM_KEY_FILE",
-        value_name = "FILE",
-        hide_env_values = true
-    )]
+    /// Open that repository with a key file [env: COMPLINE_FROM_KEY_FILE]
+    #[arg(id = "from_key_file", long = "from-key-file", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 }
 

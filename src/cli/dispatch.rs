@@ -18,6 +18,7 @@ use super::arguments::{
 };
 use super::render::{self, Renderer};
 use super::terminal::Terminal;
+use super::environment::variable;
 use super::{Ending, unlock};
 use crate::archive::snapshots::{Selector, parse_time};
 use crate::archive::{FilesSource, Overwrite, RestoreOptions};
@@ -45,11 +46,6 @@ struct Session<'s> {
     global: &'s Global,
     plan: Option<Plan>,
     out: Renderer,
-}
-
-#[expect(clippy::disallowed_methods, reason = "the layer that reads the environment")]
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
 }
 
 /// Runs what was asked for.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::arguments::{FromKey, Global, NewKey};
+use super::environment::{self, unless_said};
 use crate::commands::Target;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Plan, RepositorySettings};
@@ -21,7 +22,7 @@ pub(super) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Reads the plan, if one is named.
 pub(super) fn plan(global: &Global) -> Result<Option<Plan>> {
-    let Some(path) = &global.plan else { return Ok(None) };
+    let Some(path) = &unless_said(global.plan.as_ref(), "COMPLINE_PLAN")? else { return Ok(None) };
     let text = std::fs::read_to_string(path).map_err(|cause| {
         Error::new(ErrorKind::InvalidPlan, format!("Plan {} can't be read", path.display()))
             .hint("Name the plan with -p or COMPLINE_PLAN; it is a text file in TOML")
@@ -32,7 +33,7 @@ pub(super) fn plan(global: &Global) -> Result<Option<Plan>> {
 
 /// Where the repository lies.
 pub(super) fn location(global: &Global, plan: Option<&Plan>, variable: Variable<'_>) -> Result<Location> {
-    if let Some(text) = &global.repo {
+    if let Some(text) = &unless_said(global.repo.as_ref(), "COMPLINE_REPO")? {
         return Ok(Location::parse(text)?.equipped(variable));
     }
     let planned = plan.and_then(Plan::repository).map(|repository| repository.location.clone().equipped(variable));
@@ -43,18 +44,21 @@ pub(super) fn location(global: &Global, plan: Option<&Plan>, variable: Variable<
 }
 
 /// The directory of caches. None if there is no home to put it in.
-pub(super) fn cache(global: &Global, variable: Variable<'_>) -> Option<PathBuf> {
-    let given = global.cache_dir.clone();
+pub(super) fn cache(global: &Global, variable: Variable<'_>) -> Result<Option<PathBuf>> {
+    let given = unless_said(global.cache_dir.as_ref(), "COMPLINE_CACHE_DIR")?;
+    if given.is_some() {
+        return Ok(given);
+    }
     let xdg = || variable("XDG_CACHE_HOME").map(|path| PathBuf::from(path).join("compline"));
     let home = || variable("HOME").map(|path| PathBuf::from(path).join(".cache/compline"));
-    given.or_else(xdg).or_else(home).filter(|path| path.is_absolute() || global.cache_dir.is_some())
+    Ok(xdg().or_else(home).filter(|path| path.is_absolute()))
 }
 
 /// Everything that opens the repository.
 pub(super) fn target(global: &Global, plan: Option<&Plan>, variable: Variable<'_>) -> Result<Target> {
     let location = location(global, plan, variable)?;
     let unlock = existing(global, plan, variable, location.to_string().as_ref())?;
-    Ok(Target { location, unlock, cache: cache(global, variable), limits: limits(global, plan)? })
+    Ok(Target { location, unlock, cache: cache(global, variable)?, limits: limits(global, plan)? })
 }
 
 /// How much of the line may be used: what the command line says, else what the plan says.
@@ -81,46 +85,66 @@ pub(super) fn existing(
     variable: Variable<'_>,
     location: &OsStr,
 ) -> Result<Unlock> {
-    if let Some(unlock) = given(global, variable)? {
-        return Ok(unlock);
+    match named(global, plan)? {
+        Some(named) => named.unlock(variable),
+        None => ask(&format!("Passphrase of {}: ", location.to_string_lossy()), TO_OPEN).map(Unlock::Passphrase),
     }
-    if let Some(unlock) = of_plan(plan, variable)? {
-        return Ok(unlock);
-    }
-    ask(&format!("Passphrase of {}: ", location.to_string_lossy()), TO_OPEN).map(Unlock::Passphrase)
 }
 
-/// What the command line or the environment name.
-fn given(global: &Global, variable: Variable<'_>) -> Result<Option<Unlock>> {
+/// What names the key of the repository: the command line, else the environment, else the plan. Whichever says anything counts as
+/// a whole: no kind of key wins over a place that is nearer.
+fn named(global: &Global, plan: Option<&Plan>) -> Result<Option<Named>> {
     let Global { key_file, password_file, password_command, .. } = global;
-    let words = Words { key_file, password_file, password_command, password: "COMPLINE_PASSWORD" };
-    words.unlock(variable)
+    let said = Named::of(key_file.clone(), password_file.clone(), password_command.as_deref());
+    let planned = plan.and_then(Plan::repository).and_then(Named::of_settings);
+    Ok(Named::or_in_environment(said, "COMPLINE_")?.or(planned))
 }
 
-/// How the command line and the environment name a key, in the order in which they count.
-struct Words<'w> {
-    key_file: &'w Option<PathBuf>,
-    password_file: &'w Option<PathBuf>,
-    password_command: &'w Option<String>,
-    /// The variable that holds the passphrase itself.
-    password: &'w str,
+/// What somebody named as the key.
+enum Named {
+    /// A key file or an identity file.
+    KeyFile(PathBuf),
+    /// Where the passphrase comes from.
+    Secret(SecretSource),
+    /// The passphrase itself.
+    Passphrase(Zeroizing<String>),
 }
 
-impl Words<'_> {
-    fn unlock(&self, variable: Variable<'_>) -> Result<Option<Unlock>> {
-        if let Some(path) = self.key_file {
-            return key_file(path).map(Some);
+impl Named {
+    /// In one place; if it names several, the first of these.
+    fn of(key_file: Option<PathBuf>, password_file: Option<PathBuf>, command: Option<&str>) -> Option<Self> {
+        let words = |command: &str| command.split_whitespace().map(str::to_owned).collect();
+        key_file
+            .map(Self::KeyFile)
+            .or_else(|| password_file.map(|path| Self::Secret(SecretSource::File(path))))
+            .or_else(|| command.map(|command| Self::Secret(SecretSource::Command(words(command)))))
+    }
+
+    /// In `[repository]` or `[[copy]]` of the plan.
+    fn of_settings(settings: &RepositorySettings) -> Option<Self> {
+        let key_file = settings.key_file.clone().map(Self::KeyFile);
+        key_file.or_else(|| settings.password.clone().map(Self::Secret))
+    }
+
+    /// What was said or, if nothing was, what the variables name that begin with `prefix`.
+    fn or_in_environment(said: Option<Self>, prefix: &str) -> Result<Option<Self>> {
+        if said.is_some() {
+            return Ok(said);
         }
-        if let Some(path) = self.password_file {
-            return SecretSource::File(path.clone()).resolve(variable).map(Unlock::Passphrase).map(Some);
+        let path = |name: &str| environment::value(&format!("{prefix}{name}")).map(|value| value.map(PathBuf::from));
+        let text = |name: &str| environment::text(&format!("{prefix}{name}"));
+        let named = Self::of(path("KEY_FILE")?, path("PASSWORD_FILE")?, text("PASSWORD_COMMAND")?.as_deref());
+        match named {
+            None => Ok(text("PASSWORD")?.map(|text| Self::Passphrase(Zeroizing::new(text)))),
+            named => Ok(named),
         }
-        if let Some(command) = self.password_command {
-            let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
-            return SecretSource::Command(words).resolve(variable).map(Unlock::Passphrase).map(Some);
-        }
-        match variable(self.password) {
-            Some(text) if text.is_empty() => Err(Error::new(ErrorKind::Usage, format!("{} is empty", self.password))),
-            text => Ok(text.map(|text| Unlock::Passphrase(Zeroizing::new(text)))),
+    }
+
+    fn unlock(self, variable: Variable<'_>) -> Result<Unlock> {
+        match self {
+            Self::KeyFile(path) => key_file(&path),
+            Self::Secret(source) => source.resolve(variable).map(Unlock::Passphrase),
+            Self::Passphrase(text) => Ok(Unlock::Passphrase(text)),
         }
     }
 }
@@ -135,32 +159,26 @@ pub(super) fn from(
     other: impl FnOnce() -> Result<Unlock>,
 ) -> Result<Target> {
     let FromKey { password_file, password_command, key_file } = key;
-    let words = Words { key_file, password_file, password_command, password: "COMPLINE_FROM_PASSWORD" };
-    let unlock = words.unlock(variable)?.map_or_else(other, Ok)?;
+    let said = Named::of(key_file.clone(), password_file.clone(), password_command.as_deref());
+    let unlock = match Named::or_in_environment(said, "COMPLINE_FROM_")? {
+        Some(named) => named.unlock(variable)?,
+        None => other()?,
+    };
     Ok(Target { location: Location::parse(location)?.equipped(variable), unlock, cache, limits })
 }
 
 /// A repository that the plan copies to. What opens it is what opens the plan's own, if nothing else is said.
 pub(super) fn copy_target(settings: &RepositorySettings, source: &Target, variable: Variable<'_>) -> Result<Target> {
-    let unlock = of_settings(settings, variable)?.unwrap_or_else(|| source.unlock.clone());
+    let unlock = match Named::of_settings(settings) {
+        Some(named) => named.unlock(variable)?,
+        None => source.unlock.clone(),
+    };
     Ok(Target {
         location: settings.location.clone().equipped(variable),
         unlock,
         cache: source.cache.clone(),
         limits: settings.limits.or(source.limits),
     })
-}
-
-fn of_plan(plan: Option<&Plan>, variable: Variable<'_>) -> Result<Option<Unlock>> {
-    let Some(repository) = plan.and_then(Plan::repository) else { return Ok(None) };
-    of_settings(repository, variable)
-}
-
-fn of_settings(repository: &RepositorySettings, variable: Variable<'_>) -> Result<Option<Unlock>> {
-    if let Some(path) = &repository.key_file {
-        return key_file(path).map(Some);
-    }
-    repository.password.as_ref().map(|source| source.resolve(variable).map(Unlock::Passphrase)).transpose()
 }
 
 fn key_file(path: &Path) -> Result<Unlock> {
@@ -199,19 +217,11 @@ pub(super) fn for_new(
     plan: Option<&Plan>,
     variable: Variable<'_>,
 ) -> Result<(Unlock, Option<PathBuf>)> {
-    let planned = plan.and_then(Plan::repository).and_then(|repository| repository.key_file.as_ref());
-    let named = global.password_file.is_some() || global.password_command.is_some();
-    let file = global.key_file.as_ref().or(planned.filter(|_| !named));
-    if let Some(path) = file.filter(|path| !path.exists()) {
-        return Ok((make_key_file(path)?, Some(path.clone())));
+    match named(global, plan)? {
+        Some(Named::KeyFile(path)) if !path.exists() => Ok((make_key_file(&path)?, Some(path))),
+        Some(named) => Ok((named.unlock(variable)?, None)),
+        None => ask_twice(TO_OPEN).map(|text| (Unlock::Passphrase(text), None)),
     }
-    if let Some(unlock) = given(global, variable)? {
-        return Ok((unlock, None));
-    }
-    if let Some(unlock) = of_plan(plan, variable)? {
-        return Ok((unlock, None));
-    }
-    ask_twice(TO_OPEN).map(|text| (Unlock::Passphrase(text), None))
 }
 
 /// What a new key is to be made of.

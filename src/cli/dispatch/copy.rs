@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use super::{Session, selector, usage};
 use crate::archive::snapshots::Selector;
 use crate::cli::arguments::{Copy, FromKey};
+use crate::cli::environment::unless_said;
 use crate::cli::{Ending, unlock};
 use crate::commands;
 use crate::commands::copy::{CopyReport, Wish};
@@ -17,7 +18,7 @@ use crate::store::Repository;
 
 pub(super) fn copy(session: &Session<'_>, options: &Copy) -> Result<Ending> {
     let mut reports = Vec::new();
-    if let Some(location) = &options.from {
+    if let Some(location) = &unless_said(options.from.as_ref(), "COMPLINE_FROM_REPO")? {
         let to = session.target()?;
         let from =
             unlock::from(location, &options.from_key, (to.cache.clone(), to.limits), session.app.variable, || {
@@ -77,7 +78,7 @@ fn wish(options: &Copy, planned: Option<(&Plan, &PlannedCopy)>) -> Result<Wish> 
 
 /// The repository whose keys a new one gets.
 pub(super) fn keys_of(session: &Session<'_>, location: &OsStr, key: &FromKey) -> Result<Repository> {
-    let cache = unlock::cache(session.global, session.app.variable);
+    let cache = unlock::cache(session.global, session.app.variable)?;
     let own = || unlock::existing(session.global, session.plan.as_ref(), session.app.variable, location);
     unlock::from(location, key, (cache, Limits::default()), session.app.variable, own)?.open_fully()
 }
