@@ -13,12 +13,12 @@ use std::sync::atomic::AtomicBool;
 use clap::CommandFactory;
 
 use super::arguments::{
-    Backup, Cli, Command, ExistingChoice, FromKey, Global, Key, OverwriteChoice, PlanVerb, Prune, Repair, Restore,
-    Serve,
+    Backup, Cli, Command, ExistingChoice, FromKey, Global, Key, NewKey, OverwriteChoice, PlanVerb, Prune, Repair,
+    Restore, Serve,
 };
+use super::environment::variable;
 use super::render::{self, Renderer};
 use super::terminal::Terminal;
-use super::environment::variable;
 use super::{Ending, unlock};
 use crate::archive::snapshots::{Selector, parse_time};
 use crate::archive::{FilesSource, Overwrite, RestoreOptions};
@@ -37,7 +37,7 @@ use crate::store::check::DataSubset;
 use crate::store::parity::Share;
 use crate::store::prune::{Allowance, PruneOptions};
 use crate::store::rights::Sort;
-use crate::store::{Repository, exists};
+use crate::store::{Repository, Unlock, exists};
 use crate::units::parse_duration;
 
 /// One run of the program.
@@ -322,25 +322,40 @@ impl Session<'_> {
             Key::RecoverySheet => self.out.recovery_sheet(&commands::keys::recovery_sheet(self.app, &target)?)?,
             Key::List => self.out.keys(&commands::keys::list(self.app, &target)?)?,
             Key::Add { key: options, write_only, read_only } => {
-                let unlock = unlock::new_key(&options, self.app.variable)?;
                 let sort = match (write_only, read_only) {
                     (true, _) => Sort::WriteOnly,
                     (_, true) => Sort::ReadOnly,
                     _ => Sort::Full,
                 };
-                // A key file that opens nothing would be in the way of the next attempt.
-                let id = commands::keys::add(self.app, &target, &unlock, &options.label, sort).inspect_err(|_| {
-                    let _left_behind_at_worst = options.key_file_to_make.as_ref().map(std::fs::remove_file);
+                let id = self.with_new_key(&target, &options, |repository, unlock| {
+                    commands::keys::add(self.app, repository, unlock, &options.label, sort)
                 })?;
                 self.out.key("Added", id)?;
             }
             Key::Remove { id } => self.out.key("Removed", commands::keys::remove(&target, &id)?)?,
             Key::Passwd(options) => {
-                let unlock = unlock::new_key(&options, self.app.variable)?;
-                self.out.key("Changed: the key is now", commands::keys::change(self.app, &target, &unlock)?)?;
+                let report = self.with_new_key(&target, &options, |repository, unlock| {
+                    commands::keys::change(self.app, repository, unlock)
+                })?;
+                self.out.changed_key(&report)?;
             }
         }
         Ok(self.ending())
+    }
+
+    /// Does something with a new key, if the one in use may. A key file that was made for nothing goes again: it opens nothing, and
+    /// would be in the way of the next attempt.
+    fn with_new_key<T>(
+        &self,
+        target: &Target,
+        options: &NewKey,
+        publish: impl FnOnce(&Repository, &Unlock) -> Result<T>,
+    ) -> Result<T> {
+        let repository = target.open_fully()?;
+        let unlock = unlock::new_key(options, self.app.variable)?;
+        publish(&repository, &unlock).inspect_err(|_| {
+            let _left_behind_at_worst = options.key_file_to_make.as_ref().map(std::fs::remove_file);
+        })
     }
 
     fn plan_verb(&self, verb: PlanVerb) -> Result<Ending> {

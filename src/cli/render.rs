@@ -20,7 +20,7 @@ use crate::commands::backup::{BackupReport, ComponentReport};
 use crate::commands::check::CheckReport;
 use crate::commands::find::Match;
 use crate::commands::init::InitReport;
-use crate::commands::keys::RecoverySheet;
+use crate::commands::keys::{ChangeReport, RecoverySheet};
 use crate::commands::listing::Listed;
 use crate::commands::prune::PruneReport;
 use crate::commands::recover::{RecoveryPlan, RecoveryReport};
@@ -424,6 +424,10 @@ impl Renderer {
 
     pub(super) fn key(&self, verb: &str, id: KeyId) -> Result<()> {
         self.report(&serde_json::json!({ "key": id }), || format!("{verb} {}.\n", id.short()))
+    }
+
+    pub(super) fn changed_key(&self, report: &ChangeReport) -> Result<()> {
+        self.report(report, || format!("Changed: the key is now {}.\n", report.key.short()))
     }
 
     pub(super) fn recovery_plan(&self, plan: &RecoveryPlan) -> Result<()> {

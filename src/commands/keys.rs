@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use super::{App, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KeyId, RepositoryId};
+use crate::observer::Problem;
 use crate::store::rights::Sort;
 use crate::store::{KeyInfo, Repository, Unlock};
 
@@ -18,12 +19,12 @@ pub fn list(app: App<'_>, target: &Target) -> Result<Vec<KeyInfo>> {
     target.open()?.check_keys(&app.context)
 }
 
-/// Adds a key of this sort.
+/// Adds a key of this sort to a repository that was opened fully.
 ///
 /// # Errors
 /// From the repository, or when the passphrase is empty.
-pub fn add(app: App<'_>, target: &Target, unlock: &Unlock, label: &str, sort: Sort) -> Result<KeyId> {
-    let (repository, now) = (target.open_fully()?, app.context.clock.now());
+pub fn add(app: App<'_>, repository: &Repository, unlock: &Unlock, label: &str, sort: Sort) -> Result<KeyId> {
+    let now = app.context.clock.now();
     match sort {
         Sort::Full => repository.add_key(unlock, label, now),
         Sort::WriteOnly => repository.add_write_only_key(unlock, label, now),
@@ -140,19 +141,40 @@ fn absolute(target: &Target) -> String {
     path.map_or_else(|| target.location.to_string(), |path| path.display().to_string())
 }
 
-/// Replaces the key in use by a new one. The new one is published before the old one goes.
+/// What became of the key in use.
+#[derive(Serialize)]
+pub struct ChangeReport {
+    /// The new one.
+    pub key: KeyId,
+    /// The one that was in use.
+    pub old: KeyId,
+    /// Whether that one is gone.
+    pub old_removed: bool,
+}
+
+/// Replaces the key in use by a new one. The new one is published before the old one goes. Where the old one can't be removed
+/// that is a problem: from then on both open the repository.
 ///
 /// # Errors
-/// From the repository, or when the passphrase is empty.
-pub fn change(app: App<'_>, target: &Target, unlock: &Unlock) -> Result<KeyId> {
-    let repository = target.open_fully()?;
+/// From the repository, or when the passphrase is empty; then there is no new key.
+pub fn change(app: App<'_>, repository: &Repository, unlock: &Unlock) -> Result<ChangeReport> {
     let old = repository.current_key().clone();
     let label = old.label.unwrap_or_default();
     if matches!(unlock, Unlock::Recipient(_)) {
         return Err(Error::new(ErrorKind::Usage, "Nobody here can prove that a recipient can open the repository")
             .hint("Add it with `compline key add --recipient`, try its identity file, then remove the old key"));
     }
-    let id = repository.add_key(unlock, &label, app.context.clock.now())?;
-    repository.remove_key(old.id)?;
-    Ok(id)
+    let key = repository.add_key(unlock, &label, app.context.clock.now())?;
+    let removed = repository.remove_key(old.id);
+    if let Err(error) = &removed {
+        let message = format!(
+            "The new key {} is there, but the old one could not be removed and still opens the repository, until somebody who may \
+             delete runs `compline key remove {}`: {}",
+            key.short(),
+            old.id.short(),
+            error.chain()
+        );
+        app.context.observer.problem(Problem::new(format!("Key {}", old.id.short()), message));
+    }
+    Ok(ChangeReport { key, old: old.id, old_removed: removed.is_ok() })
 }
