@@ -5,7 +5,8 @@ use compline::storage::{AzureStorage, Location};
 
 use crate::azurite::{ACCOUNT, Azurite, KEY, location_by};
 use crate::gate::{Gate, Instead};
-use crate::host::{Host, Variables, night, noise, value};
+use crate::host::{Host, Variables, noise, value};
+use crate::night::night;
 
 pub fn keys() -> Variables {
     vec![("AZURE_STORAGE_ACCOUNT", ACCOUNT.to_owned()), ("AZURE_STORAGE_KEY", KEY.to_owned())]

@@ -1,4 +1,4 @@
-//! A host that backs up to somewhere: a tree to save, a key, a cache, an environment; and a whole night of it, by the program.
+//! A host that backs up to somewhere: a tree to save, a key, a cache, an environment.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -63,8 +63,13 @@ impl Host {
     }
 
     pub fn command(&self, words: &[&str]) -> Command {
+        let key = self.path("key");
+        self.bare(&[&["-r", &self.location, "--key-file", key.to_str().unwrap()], words].concat())
+    }
+
+    /// The program with its cache and its environment, and without a repository.
+    pub fn bare(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_compline"));
-        command.arg("-r").arg(&self.location).arg("--key-file").arg(self.path("key"));
         command.arg("--cache-dir").arg(self.path("cache")).args(words);
         for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"] {
             command.env_remove(name);
@@ -84,9 +89,12 @@ impl Host {
     }
 
     pub fn must(&self, words: &[&str]) -> String {
-        let outcome = self.run(words);
-        assert_eq!(outcome.code, 0, "{words:?}: {}{}", outcome.stdout, outcome.stderr);
-        outcome.stdout
+        succeeded(words, self.command(words))
+    }
+
+    /// The same for [`bare`](Self::bare).
+    pub fn bare_must(&self, words: &[&str]) -> String {
+        succeeded(words, self.bare(words))
     }
 
     pub fn snapshot_count(&self) -> usize {
@@ -107,6 +115,12 @@ impl Host {
     }
 }
 
+fn succeeded(words: &[&str], mut command: Command) -> String {
+    let outcome = Outcome::of(command.output().unwrap());
+    assert_eq!(outcome.code, 0, "{words:?}: {}{}", outcome.stdout, outcome.stderr);
+    outcome.stdout
+}
+
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
@@ -117,28 +131,4 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 pub fn value(report: &str, name: &str) -> serde_json::Value {
     let object: serde_json::Value = serde_json::from_str(report).unwrap();
     object[name].clone()
-}
-
-/// Init, backup, an unchanged night, a changed one, restore, forget, prune, check. `at_unchanged` is called before the
-/// unchanged night and after it.
-pub fn night(host: &Host, at_unchanged: &mut dyn FnMut()) {
-    host.make_tree();
-    host.must(&["init"]);
-    assert_eq!(host.run(&["init"]).code, 1, "there is a repository already");
-    for _ in 0..3 {
-        host.must(&["backup", "tree"]);
-    }
-    at_unchanged();
-    host.must(&["backup", "tree"]);
-    at_unchanged();
-    std::fs::write(host.path("tree/0/new"), noise(1, 100_000)).unwrap();
-    std::fs::remove_file(host.path("tree/1/1-1")).unwrap();
-    host.must(&["backup", "tree"]);
-    host.must_restore("out");
-    assert_eq!(host.snapshot_count(), 5);
-    host.must(&["check", "--read-data"]);
-    host.must(&["forget", "--keep-last", "1", "--prune"]);
-    host.must(&["prune", "--max-unused", "0%"]);
-    host.must(&["check", "--read-data"]);
-    host.must_restore("out-again");
 }

@@ -23,6 +23,7 @@ mod gate;
 mod host;
 mod hosts;
 mod mounts;
+mod night;
 mod postgres;
 mod postgres_server;
 mod rough;

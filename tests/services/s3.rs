@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use crate::host::{Host, Variables, night, noise};
+use crate::host::{Host, Variables, noise};
+use crate::night::{NIGHTS, night, night_with_postgres};
+use crate::postgres_server::PostgresServer;
 use crate::s3_server::{ACCESS_KEY, Instead, S3Server, SECRET_KEY, Seen};
 
 pub fn keys() -> Variables {
@@ -23,17 +25,41 @@ fn told(requests: &[Seen]) -> String {
     format!("{} requests\n{}", requests.len(), lines.collect::<String>())
 }
 
+/// Streams of databases and programs are as old as the night, so that the trees with their times are stored: a pack, and a
+/// segment of the index.
 #[test]
-fn a_night_from_init_to_check_and_an_unchanged_one_in_thirteen_requests() {
+fn a_night_from_init_to_check_and_an_unchanged_one_in_fifteen_requests() {
     let server = S3Server::start();
     let host = host_at(server.location("nights/shop"));
     let mut unchanged = Vec::new();
     night(&host, &mut || unchanged = server.take_requests());
-    println!("{}", told(&unchanged));
+    assert!(unchanged.len() <= 15, "{}", told(&unchanged));
+    let left = |repository: &str, kind: &str| {
+        std::fs::read_dir(server.directory().join("nights").join(repository).join(kind)).map_or(0, Iterator::count)
+    };
+    assert_eq!((left("shop", "snapshots"), left("shop", "sessions")), (1, 0));
+    assert_eq!((left("shop-vault", "snapshots"), left("shop-vault", "sessions")), (NIGHTS, 0));
+}
+
+#[test]
+fn an_unchanged_night_of_a_tree_takes_thirteen_requests() {
+    let server = S3Server::start();
+    let host = host_at(server.location("nights/shop"));
+    host.make_tree();
+    host.must(&["init"]);
+    for _ in 0..3 {
+        host.must(&["backup", "tree"]);
+    }
+    server.take_requests();
+    host.must(&["backup", "tree"]);
+    let unchanged = server.take_requests();
     assert!(unchanged.len() <= 13, "{}", told(&unchanged));
-    let left =
-        |kind: &str| std::fs::read_dir(server.directory().join("nights/shop").join(kind)).map_or(0, Iterator::count);
-    assert_eq!((left("snapshots"), left("sessions")), (1, 0));
+}
+
+#[test]
+fn a_night_of_a_platform_with_a_server_of_postgres() {
+    let server = S3Server::start();
+    night_with_postgres(&host_at(server.location("nights")), &PostgresServer::start());
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+use crate::host::Host;
+use crate::night::night;
 use crate::ssh_server::{COMPLINE, SshServer};
 
 const SCHEMES: [&str; 2] = ["ssh", "sftp"];
@@ -87,45 +89,37 @@ fn same(a: &Path, b: &Path) -> bool {
     Command::new("diff").arg("-r").args([a, b]).status().unwrap().success()
 }
 
-#[test]
-fn a_night_end_to_end() {
-    for scheme in SCHEMES {
-        let Some(machine) = Machine::new(scheme) else { return };
-        let (code, said) = machine.fails(&["snapshots"]);
-        assert_eq!((code, said.contains("key")), (1, true), "no key file yet: {said}");
-        machine.must(&["init"]);
-        for (number, name) in (0..).zip(["a", "b", "c"]) {
-            machine.write(name, number, 3_000_000);
-        }
-        machine.must(&["backup", "files"]);
-        let first = machine.path("first");
-        assert!(Command::new("cp").args(["-a"]).arg(machine.path("files")).arg(&first).status().unwrap().success());
-        machine.write("b", 9, 2_000_000);
-        machine.write("d", 10, 500_000);
-        std::fs::remove_file(machine.path("files/a")).unwrap();
-        machine.must(&["backup", "files"]);
-        assert!(machine.must(&["snapshots"]).contains("2 snapshots."));
-        assert!(same(&machine.path("files"), &machine.restored("latest", "out")));
-        assert!(same(&first, &machine.restored("latest~1", "out-first")));
-        // Another machine, with no cache.
-        std::fs::remove_dir_all(machine.path("cache")).unwrap();
-        assert!(same(&first, &machine.restored("latest~1", "out-cold")));
-        machine.must(&["forget", "--keep-last", "1"]);
-        machine.must(&["prune", "--max-unused", "0%", "--wait", "0s"]);
-        assert!(machine.must(&["snapshots"]).contains("1 snapshot."));
-        machine.must(&["check", "--read-data"]);
-        assert!(same(&machine.path("files"), &machine.restored("latest", "out-pruned")));
-        // The same repository, on the machine where it lies.
-        let near = Command::new(COMPLINE)
-            .current_dir(machine.scratch.path())
-            .args(["-r", "far/repository", "--key-file", "key", "--cache-dir", "near", "check", "--read-data"])
-            .output()
-            .unwrap();
-        assert!(near.status.success(), "{}", text(&near.stderr));
-        let leftovers = std::fs::read_dir(machine.path("far/repository/tmp")).unwrap().count();
-        let sessions = std::fs::read_dir(machine.path("far/repository/sessions")).unwrap().count();
-        assert_eq!((leftovers, sessions), (0, 0), "{scheme} leaves nothing behind");
+/// A host whose repository lies on another machine.
+fn host_beyond(server: &SshServer, scheme: &str) -> Host {
+    let variables = vec![("COMPLINE_SSH", server.ssh("user")), ("COMPLINE_SSH_REMOTE", server.remote())];
+    let mut host = Host::of(String::new(), variables);
+    host.location = format!("{scheme}://there{}", host.path("far/repository").display());
+    host
+}
+
+fn a_night_end_to_end(scheme: &str) {
+    let Some(server) = SshServer::start() else { return };
+    let mut host = host_beyond(&server, scheme);
+    host.run(&["snapshots"]).fails(1, &["Key file"]);
+    night(&host, &mut || ());
+    let entries = |name: &str| std::fs::read_dir(host.path("far").join(name)).unwrap().count();
+    for name in ["repository", "repository-vault"] {
+        let left = ["tmp", "sessions"].map(|kind| entries(&format!("{name}/{kind}")));
+        assert_eq!(left, [0, 0], "{scheme} leaves nothing behind in {name}");
     }
+    // The same repository, on the machine where it lies.
+    "far/repository".clone_into(&mut host.location);
+    host.must(&["check", "--read-data"]);
+}
+
+#[test]
+fn a_night_end_to_end_by_ssh() {
+    a_night_end_to_end("ssh");
+}
+
+#[test]
+fn a_night_end_to_end_by_sftp() {
+    a_night_end_to_end("sftp");
 }
 
 #[test]
