@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 pub use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -47,8 +49,33 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Lets some time pass, where nothing tells of what is waited for.
 #[expect(clippy::disallowed_methods, reason = "what another machine does can only be looked at again")]
-pub fn pause(time: std::time::Duration) {
+pub fn pause(time: Duration) {
     thread::sleep(time);
+}
+
+/// There is one, as there is one process to stop.
+static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+/// How soon a pause ends when this process is asked to stop.
+const PAUSE_PART: Duration = Duration::from_millis(50);
+
+/// The flag that a signal sets. From then on nobody holds back or is patient any more: the run has to come to its end.
+pub fn stop_flag() -> Arc<AtomicBool> {
+    STOP.clone()
+}
+
+/// Whether this process was asked to stop.
+pub fn is_stopping() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
+/// Lets some time pass, but none that only holds a run up that was asked to stop.
+pub fn pause_unless_stopping(time: Duration) {
+    let mut left = time;
+    while !left.is_zero() && !is_stopping() {
+        let part = left.min(PAUSE_PART);
+        pause(part);
+        left -= part;
+    }
 }
 
 /// Does `beside` on another thread while `here` runs on this one. A panic of either goes on from here.

@@ -31,6 +31,7 @@ use crate::components::Existing;
 use crate::components::files::exclude_set;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::{Context, Ledger};
+use crate::pipeline;
 use crate::plan::Plan;
 use crate::storage::{Location, Rights, StorageErrorKind};
 use crate::store::check::DataSubset;
@@ -54,7 +55,7 @@ pub(super) fn run(cli: Cli) -> Result<Ending> {
     if let Command::Serve(options) = &command {
         return serve(options);
     }
-    let interrupt = Arc::new(AtomicBool::new(false));
+    let interrupt = pipeline::stop_flag();
     listen(&interrupt)?;
     let ledger = Arc::new(Ledger::default());
     let terminal = Terminal::new(&global, ledger.clone());

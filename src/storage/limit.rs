@@ -75,7 +75,7 @@ impl Rate {
     fn wait_for(&self, count: u64) {
         let wait = self.take(count, Instant::now());
         if !wait.is_zero() {
-            pipeline::pause(wait);
+            pipeline::pause_unless_stopping(wait);
         }
     }
 }

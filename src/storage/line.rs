@@ -362,7 +362,7 @@ impl<L: AsRef<Line> + Send + Sync + 'static> Lines<L> {
                 Err(error) => error,
             };
             let Some(pause) = pauses.next() else { return Err(error) };
-            pipeline::pause(*pause);
+            pipeline::pause_unless_stopping(*pause);
         }
     }
 

@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{StorageError, StorageErrorKind};
+use crate::pipeline;
 
 pub(in crate::storage) use errand::Errand;
 pub use requests::{RequestKind, Requests};
@@ -42,7 +43,7 @@ const RATE_MIN: u64 = 8 << 10;
 /// The first pause before a request is sent again, and the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Patience with a server that has never answered.
+/// Patience with a server that has never answered, and of a run that was asked to stop.
 const FIRST_PATIENCE: Duration = Duration::from_secs(4);
 /// After so many requests in a row that were given up, each further one is tried once: a restore asks for many packs, and must not
 /// wait for each of them where the server is gone.
@@ -240,6 +241,9 @@ impl Web {
     }
 
     fn patience_now(&self, has_answered: bool) -> Duration {
+        if pipeline::is_stopping() {
+            return self.patience.min(FIRST_PATIENCE);
+        }
         match self.given_up.load(Ordering::Relaxed) {
             0 if has_answered => self.patience,
             0..GIVEN_UP_MAX => self.patience.min(FIRST_PATIENCE),

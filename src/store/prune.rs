@@ -343,7 +343,7 @@ pub(super) fn await_writers(repository: &Repository, wait: Duration, context: &C
         let until = wait.min(waited + (waited / 10).clamp(LOOK_EVERY, LOOK_EVERY_MAX));
         while waited < until {
             context.go_on()?;
-            pipeline::pause(LOOK_EVERY);
+            pipeline::pause_unless_stopping(LOOK_EVERY);
             waited += LOOK_EVERY;
         }
     }
