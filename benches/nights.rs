@@ -40,7 +40,8 @@ impl Place {
         let now = compline::clock::Clock::now(&SystemClock);
         Repository::create(storage.as_ref(), &unlock, "bench", now).expect("a repository");
         let cache = Some(directory.path().join("cache"));
-        Self { target: Target { location, unlock, cache, limits: compline::storage::Limits::default() }, directory }
+        let (limits, named) = (compline::storage::Limits::default(), compline::commands::Named::Repo);
+        Self { target: Target { location, unlock, cache, limits, named }, directory }
     }
 
     fn backup(&self, path: &Path) {

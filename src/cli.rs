@@ -71,13 +71,7 @@ fn is_broken_pipe(error: &Error) -> bool {
 
 fn tell(error: &Error, json: bool) -> std::io::Result<()> {
     if json {
-        let object = serde_json::json!({
-            "error": error.chain(),
-            "code": error.kind().code(),
-            "exit_code": error.kind().exit_code(),
-            "hint": error.hint_text(),
-        });
-        writeln!(std::io::stdout(), "{object}")?;
+        writeln!(std::io::stdout(), "{}", render::error_object(error))?;
     }
     let mut out = std::io::stderr().lock();
     writeln!(out, "compline: {} [{}]", error.chain(), error.kind().code())?;

@@ -49,6 +49,50 @@ pub struct Target {
     pub cache: Option<PathBuf>,
     /// How much of the line and the server may be used.
     pub limits: Limits,
+    /// What named it.
+    pub named: Named,
+}
+
+/// What named a repository, and is to be corrected when there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Named {
+    /// `-r`, its variable, or the plan's `[repository]`: the one that every command is about.
+    #[default]
+    Repo,
+    /// `--from` of a copy, or its variable.
+    From,
+    /// `--from` of a repair.
+    Mirror,
+    /// `--copy-keys-from`.
+    CopyKeysFrom,
+    /// `[[copy]]` of the plan.
+    PlannedCopy,
+}
+
+impl Named {
+    /// As people write it.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Repo => "-r, COMPLINE_REPO, or the plan",
+            Self::From => "--from, or COMPLINE_FROM_REPO",
+            Self::Mirror => "--from",
+            Self::CopyKeysFrom => "--copy-keys-from",
+            Self::PlannedCopy => "[[copy]] in the plan",
+        }
+    }
+
+    /// What to do where there is none. Only what is written to is worth creating.
+    fn hint(self) -> String {
+        let words = self.words();
+        match self {
+            Self::Repo => format!("Create one with `compline init`, or correct the location ({words})"),
+            Self::PlannedCopy => {
+                format!("Create one with `compline -r LOCATION init`, or correct the location ({words})")
+            }
+            Self::From | Self::Mirror | Self::CopyKeysFrom => format!("Correct the location ({words})"),
+        }
+    }
 }
 
 impl Target {
@@ -82,10 +126,17 @@ impl Target {
 
     fn open_with_any(&self) -> Result<Repository> {
         let storage = self.location.open().map_err(|error| match error.kind() {
-            StorageErrorKind::NotFound => no_repository(&self.location.to_string()),
+            StorageErrorKind::NotFound => {
+                Error::new(ErrorKind::NoRepository, format!("There is no repository at {}", self.location))
+                    .hint(self.named.hint())
+            }
             _ => error.into(),
         })?;
-        Repository::open(self.limits.around(storage), &self.unlock, self.cache.as_deref())
+        let opened = Repository::open(self.limits.around(storage), &self.unlock, self.cache.as_deref());
+        opened.map_err(|error| match error.kind() {
+            ErrorKind::NoRepository => error.hint(self.named.hint()),
+            _ => error,
+        })
     }
 
     /// Directories of this machine that belong to the repository: a backup of them would feed on itself, a restore must
@@ -94,13 +145,6 @@ impl Target {
         let places = self.location.local_path().into_iter().chain(self.cache.as_deref());
         places.filter_map(|path| path.canonicalize().ok()).collect()
     }
-}
-
-/// There is no repository at `location`.
-#[must_use]
-pub fn no_repository(location: &str) -> Error {
-    Error::new(ErrorKind::NoRepository, format!("There is no repository at {location}"))
-        .hint("Create one with `compline init`, or correct the location (-r, COMPLINE_REPO, or the plan)")
 }
 
 /// A snapshot and a path in it, as `SNAP` or `SNAP:PATH`.

@@ -49,7 +49,7 @@ pub struct RepositorySettings {
     pub password: Option<SecretSource>,
     /// Where the key file lies.
     pub key_file: Option<PathBuf>,
-    /// How much of the line and the server may be used.
+    /// How much of the line and the server may be used: of this repository's alone.
     pub limits: Limits,
 }
 

@@ -5,6 +5,8 @@ mod copy;
 mod prune;
 mod retention;
 
+pub(super) use copy::Copies;
+
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -177,6 +179,16 @@ fn beyond_healing(report: &RepairReport) -> String {
         }
     }
     text
+}
+
+/// An error, for programs.
+pub(super) fn error_object(error: &Error) -> serde_json::Value {
+    serde_json::json!({
+        "error": error.chain(),
+        "code": error.kind().code(),
+        "exit_code": error.kind().exit_code(),
+        "hint": error.hint_text(),
+    })
 }
 
 impl Renderer {

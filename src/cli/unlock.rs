@@ -9,11 +9,11 @@ use zeroize::Zeroizing;
 
 use super::arguments::{FromKey, Global, NewKey};
 use super::environment::{self, unless_said};
-use crate::commands::Target;
+use crate::commands::{Named, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Plan, RepositorySettings};
 use crate::settings::SecretSource;
-use crate::storage::{Limits, Location};
+use crate::storage::{Limits, Location, ParseLocationError};
 use crate::store::{Recipient, Unlock};
 use crate::units;
 
@@ -34,13 +34,24 @@ pub(super) fn plan(global: &Global) -> Result<Option<Plan>> {
 /// Where the repository lies.
 pub(super) fn location(global: &Global, plan: Option<&Plan>, variable: Variable<'_>) -> Result<Location> {
     if let Some(text) = &unless_said(global.repo.as_ref(), "COMPLINE_REPO")? {
-        return Ok(Location::parse(text)?.equipped(variable));
+        return parsed(text, Named::Repo, variable);
     }
     let planned = plan.and_then(Plan::repository).map(|repository| repository.location.clone().equipped(variable));
     planned.ok_or_else(|| {
         Error::new(ErrorKind::Usage, "No repository is named")
             .hint("Name it with -r LOCATION or COMPLINE_REPO, or in a plan (-p FILE)")
     })
+}
+
+/// A location that was written where `named` says.
+fn parsed(text: &OsStr, named: Named, variable: Variable<'_>) -> Result<Location> {
+    let location = Location::parse(text).map_err(|problem| match problem {
+        ParseLocationError::Empty => {
+            Error::from(problem).hint(format!("Give a directory or an address ({})", named.words()))
+        }
+        _ => problem.into(),
+    })?;
+    Ok(location.equipped(variable))
 }
 
 /// The directory of caches. None if there is no home to put it in.
@@ -58,24 +69,30 @@ pub(super) fn cache(global: &Global, variable: Variable<'_>) -> Result<Option<Pa
 pub(super) fn target(global: &Global, plan: Option<&Plan>, variable: Variable<'_>) -> Result<Target> {
     let location = location(global, plan, variable)?;
     let unlock = existing(global, plan, variable, location.to_string().as_ref())?;
-    Ok(Target { location, unlock, cache: cache(global, variable)?, limits: limits(global, plan)? })
+    let limits = limits_of(global, plan)?;
+    Ok(Target { location, unlock, cache: cache(global, variable)?, limits, named: Named::Repo })
 }
 
-/// How much of the line may be used: what the command line says, else what the plan says.
-fn limits(global: &Global, plan: Option<&Plan>) -> Result<Limits> {
+/// What the command line says, else what the plan says of its repository.
+fn limits_of(global: &Global, plan: Option<&Plan>) -> Result<Limits> {
+    let planned = plan.and_then(Plan::repository).map(|repository| repository.limits);
+    Ok(limits(global)?.or(planned.unwrap_or_default()))
+}
+
+/// How much of any line may be used, as the command line says. What the plan says holds for one repository each.
+fn limits(global: &Global) -> Result<Limits> {
     let rate = |text: &Option<String>, flag: &str| match text.as_deref().map(|text| (text, units::parse_speed(text))) {
         None => Ok(None),
         Some((_, Some(rate))) => Ok(Some(rate)),
         Some((text, None)) => Err(Error::new(ErrorKind::Usage, format!("`{text}` is no rate for {flag}"))
             .hint("Write bytes a second with their unit: 500KiB, 20MB or 20MB/s")),
     };
-    let said = Limits {
+    Ok(Limits {
         upload: rate(&global.limit_upload, "--limit-upload")?,
         download: rate(&global.limit_download, "--limit-download")?,
         requests: global.limit_requests,
         concurrency: global.concurrency,
-    };
-    Ok(said.or(plan.and_then(Plan::repository).map(|repository| repository.limits).unwrap_or_default()))
+    })
 }
 
 /// What opens a repository that exists.
@@ -93,15 +110,15 @@ pub(super) fn existing(
 
 /// What names the key of the repository: the command line, else the environment, else the plan. Whichever says anything counts as
 /// a whole: no kind of key wins over a place that is nearer.
-fn named(global: &Global, plan: Option<&Plan>) -> Result<Option<Named>> {
+fn named(global: &Global, plan: Option<&Plan>) -> Result<Option<NamedKey>> {
     let Global { key_file, password_file, password_command, .. } = global;
-    let said = Named::of(key_file.clone(), password_file.clone(), password_command.as_deref());
-    let planned = plan.and_then(Plan::repository).and_then(Named::of_settings);
-    Ok(Named::or_in_environment(said, "COMPLINE_")?.or(planned))
+    let said = NamedKey::of(key_file.clone(), password_file.clone(), password_command.as_deref());
+    let planned = plan.and_then(Plan::repository).and_then(NamedKey::of_settings);
+    Ok(NamedKey::or_in_environment(said, "COMPLINE_")?.or(planned))
 }
 
 /// What somebody named as the key.
-enum Named {
+enum NamedKey {
     /// A key file or an identity file.
     KeyFile(PathBuf),
     /// Where the passphrase comes from.
@@ -110,7 +127,7 @@ enum Named {
     Passphrase(Zeroizing<String>),
 }
 
-impl Named {
+impl NamedKey {
     /// In one place; if it names several, the first of these.
     fn of(key_file: Option<PathBuf>, password_file: Option<PathBuf>, command: Option<&str>) -> Option<Self> {
         let words = |command: &str| command.split_whitespace().map(str::to_owned).collect();
@@ -149,27 +166,34 @@ impl Named {
     }
 }
 
-/// The repository at `location`, which is copied from. What opens it has names of its own; without them it is what opens the
-/// other one.
+/// The repository at `location`, which is copied from, as `named` says. What opens it has names of its own; without them it is
+/// what opens the other one.
 pub(super) fn from(
-    location: &OsStr,
+    global: &Global,
+    (location, named): (&OsStr, Named),
     key: &FromKey,
-    (cache, limits): (Option<PathBuf>, Limits),
     variable: Variable<'_>,
     other: impl FnOnce() -> Result<Unlock>,
 ) -> Result<Target> {
+    let location = parsed(location, named, variable)?;
     let FromKey { password_file, password_command, key_file } = key;
-    let said = Named::of(key_file.clone(), password_file.clone(), password_command.as_deref());
-    let unlock = match Named::or_in_environment(said, "COMPLINE_FROM_")? {
+    let said = NamedKey::of(key_file.clone(), password_file.clone(), password_command.as_deref());
+    let unlock = match NamedKey::or_in_environment(said, "COMPLINE_FROM_")? {
         Some(named) => named.unlock(variable)?,
         None => other()?,
     };
-    Ok(Target { location: Location::parse(location)?.equipped(variable), unlock, cache, limits })
+    Ok(Target { location, unlock, cache: cache(global, variable)?, limits: limits(global)?, named })
 }
 
-/// A repository that the plan copies to. What opens it is what opens the plan's own, if nothing else is said.
-pub(super) fn copy_target(settings: &RepositorySettings, source: &Target, variable: Variable<'_>) -> Result<Target> {
-    let unlock = match Named::of_settings(settings) {
+/// A repository that the plan copies to. What opens it is what opens the plan's own, if nothing else is said; its limits are its
+/// own, for its line is another one.
+pub(super) fn copy_target(
+    global: &Global,
+    settings: &RepositorySettings,
+    source: &Target,
+    variable: Variable<'_>,
+) -> Result<Target> {
+    let unlock = match NamedKey::of_settings(settings) {
         Some(named) => named.unlock(variable)?,
         None => source.unlock.clone(),
     };
@@ -177,7 +201,8 @@ pub(super) fn copy_target(settings: &RepositorySettings, source: &Target, variab
         location: settings.location.clone().equipped(variable),
         unlock,
         cache: source.cache.clone(),
-        limits: settings.limits.or(source.limits),
+        limits: limits(global)?.or(settings.limits),
+        named: Named::PlannedCopy,
     })
 }
 
@@ -218,7 +243,7 @@ pub(super) fn for_new(
     variable: Variable<'_>,
 ) -> Result<(Unlock, Option<PathBuf>)> {
     match named(global, plan)? {
-        Some(Named::KeyFile(path)) if !path.exists() => Ok((make_key_file(&path)?, Some(path))),
+        Some(NamedKey::KeyFile(path)) if !path.exists() => Ok((make_key_file(&path)?, Some(path))),
         Some(named) => Ok((named.unlock(variable)?, None)),
         None => ask_twice(TO_OPEN).map(|text| (Unlock::Passphrase(text), None)),
     }
@@ -261,4 +286,52 @@ fn ask_twice(instead: &'static str) -> Result<Zeroizing<String>> {
         return Err(Error::new(ErrorKind::Usage, "The two passphrases differ").hint("Try again"));
     }
     Ok(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::arguments::Cli;
+
+    const PLAN: &str = r#"
+        format = 1
+        platform = { name = "shop" }
+        component = [{ name = "none", kind = "none" }]
+        repository = { location = "here", limit_upload = "1MB", concurrency = 4 }
+        copy = [{ location = "there" }, { location = "far", limit_upload = "20MB", limit_requests = 9 }]
+    "#;
+
+    /// Of the repository, of what is copied to, and of what `--from` names, by these words of the command line.
+    fn limits_by(words: &[&str]) -> (Limits, Vec<Limits>, Limits) {
+        let words = [&["compline", "--key-file", "key"], words, &["copy"]].concat();
+        let global = Cli::try_parse_from(words).expect("a call").global;
+        let plan = Plan::load(Path::new("plan.toml"), PLAN).expect("a plan");
+        let unlock = || Unlock::new_key_file().map(|(unlock, _)| unlock);
+        let repository = plan.repository().expect("it has one");
+        let source = Target {
+            location: repository.location.clone(),
+            unlock: unlock().expect("random bytes"),
+            cache: None,
+            limits: limits_of(&global, Some(&plan)).expect("limits"),
+            named: Named::Repo,
+        };
+        let copies = plan.copies().iter();
+        let copies = copies.map(|copy| copy_target(&global, &copy.repository, &source, &|_| None).expect("it"));
+        let key = FromKey { password_file: None, password_command: None, key_file: None };
+        let other = from(&global, ("other".as_ref(), Named::From), &key, &|_| None, unlock).expect("another one");
+        (source.limits, copies.map(|target| target.limits).collect(), other.limits)
+    }
+
+    #[test]
+    fn limits_of_the_plan_hold_for_one_repository_and_those_of_the_command_line_for_all() {
+        let none = Limits::default();
+        let own = Limits { upload: Some(1_000_000), concurrency: Some(4), ..none };
+        let far = Limits { upload: Some(20_000_000), requests: Some(9), ..none };
+        assert_eq!(limits_by(&[]), (own, vec![none, far], none));
+        let said = Limits { upload: Some(5_000), ..none };
+        let by_all = limits_by(&["--limit-upload", "5kB"]);
+        assert_eq!(by_all, (said.or(own), vec![said, said.or(far)], said));
+    }
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::forget::Only;
-use super::{App, Target};
+use super::{App, Named, Target};
 use crate::archive::copy::{Copier, Outcome, copy_of};
 use crate::archive::snapshots::{self as finding, Published, Selector};
 use crate::clock::seconds_since;
@@ -79,8 +79,8 @@ pub fn run(app: App<'_>, from: &Target, to: &Target, wish: &Wish, dry_run: bool)
     let source = from.open().map_err(|error| {
         let kind = error.kind();
         let error = error.context(format!("Nothing can be copied from {}", from.location));
-        match kind {
-            ErrorKind::WrongKey => {
+        match (kind, from.named) {
+            (ErrorKind::WrongKey, Named::From) => {
                 error.hint("Name its key with --from-password-file, --from-password-command or --from-key-file")
             }
             _ => error,
@@ -89,7 +89,11 @@ pub fn run(app: App<'_>, from: &Target, to: &Target, wish: &Wish, dry_run: bool)
     let target = to.open_fully()?;
     if source.id() == target.id() {
         let message = format!("{} and {} are the same repository", from.location, to.location);
-        return Err(Error::new(ErrorKind::Usage, message).hint("Name another one with --from, or with -r"));
+        let hint = match to.named {
+            Named::PlannedCopy => "Name another one in [[copy]]",
+            _ => "Name another one with --from, or with -r",
+        };
+        return Err(Error::new(ErrorKind::Usage, message).hint(hint));
     }
     of_repositories(app, &source, &target, wish, dry_run)
 }

@@ -218,6 +218,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, SystemClock};
+    use crate::commands::Named;
     use crate::commands::backup::{self, Labels, Work as Captured};
     use crate::observer::{Context, Ledger};
     use crate::storage::{Limits, Location};
@@ -242,7 +243,7 @@ mod tests {
             "format = 1\n[platform]\nname = \"p\"\n[[component]]\nname = \"srv\"\nkind = \"files\"\npaths = [{tree:?}]\n"
         );
         let plan = Plan::load(&root.join("plan.toml"), &text).expect("a valid plan");
-        (Target { location, unlock, cache: None, limits: Limits::default() }, plan)
+        (Target { location, unlock, cache: None, limits: Limits::default(), named: Named::Repo }, plan)
     }
 
     fn recovery(existing: Existing) -> Recovery {

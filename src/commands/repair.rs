@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{App, Target};
+use super::{App, Named, Target};
 use crate::archive::mend::{self, Mended, Mender};
 use crate::archive::snapshots::{self as finding, Published};
 use crate::error::{Error, ErrorKind, Result};
@@ -116,9 +116,10 @@ pub fn of_repository(
 
 /// A repository that has chunks by the same names.
 fn open_mirror(target: &Target, location: &Location, repository: &Repository) -> Result<Repository> {
+    let Target { unlock, limits, .. } = target;
+    let unlock = unlock.clone();
     let mirror =
-        Target { location: location.clone(), unlock: target.unlock.clone(), cache: None, limits: target.limits }
-            .open()?;
+        Target { location: location.clone(), unlock, cache: None, limits: *limits, named: Named::Mirror }.open()?;
     if mirror.chunk_id(b"") == repository.chunk_id(b"") {
         return Ok(mirror);
     }

@@ -34,6 +34,10 @@ pub(super) const COPY: &[Field] = &[
         "Where its passphrase comes from; if nothing is said, what opens [repository]",
     ),
     Field::optional("key_file", Shape::Text, "Path of its key file, instead of a passphrase"),
+    LIMIT_UPLOAD,
+    LIMIT_DOWNLOAD,
+    LIMIT_REQUESTS,
+    CONCURRENCY,
     Field::optional("tags", Shape::TextList, "Only snapshots with all of these tags are copied"),
 ];
 
@@ -51,11 +55,20 @@ const REPOSITORY: &[Field] = &[
     ),
     Field::optional("password", Shape::Secret, "Where the passphrase comes from"),
     Field::optional("key_file", Shape::Text, "Path of the key file, instead of a passphrase"),
-    Field::optional("limit_upload", Shape::Text, "Bytes a second that may be written there, such as 20MB"),
-    Field::optional("limit_download", Shape::Text, "Bytes a second that may be read from there"),
-    Field::optional("limit_requests", Shape::Integer, "Operations a second that the storage may be asked for"),
-    Field::optional("concurrency", Shape::Integer, "Operations that the storage may be asked for at once"),
+    LIMIT_UPLOAD,
+    LIMIT_DOWNLOAD,
+    LIMIT_REQUESTS,
+    CONCURRENCY,
 ];
+
+const LIMIT_UPLOAD: Field =
+    Field::optional("limit_upload", Shape::Text, "Bytes a second that may be written there, such as 20MB");
+const LIMIT_DOWNLOAD: Field =
+    Field::optional("limit_download", Shape::Text, "Bytes a second that may be read from there");
+const LIMIT_REQUESTS: Field =
+    Field::optional("limit_requests", Shape::Integer, "Operations a second that the storage may be asked for");
+const CONCURRENCY: Field =
+    Field::optional("concurrency", Shape::Integer, "Operations that the storage may be asked for at once");
 
 const DEFAULTS: &[Field] = &[
     Field::optional("timeout", Shape::Duration, "`timeout` of every component"),

@@ -6,6 +6,10 @@ use super::{OnError, Plan, PlannedComponent, fields};
 use crate::components::Existing;
 use crate::settings::Settings;
 
+/// What is said of a repository beside where it lies.
+const BESIDE_LOCATION: &[&str] =
+    &["password", "key_file", "limit_upload", "limit_download", "limit_requests", "concurrency"];
+
 /// One section of a plan.
 struct Section {
     /// Key at the top level; empty for the top level itself.
@@ -72,17 +76,15 @@ impl Plan {
     fn repository_section(&self) -> Option<Section> {
         let repository = self.repository.as_ref()?;
         let mut rows = vec![row("location", repository.location.to_string())];
-        rows.extend(written(
-            &self.settings.table("repository")?,
-            &["password", "key_file", "limit_upload", "limit_download", "limit_requests", "concurrency"],
-        ));
+        rows.extend(written(&self.settings.table("repository")?, BESIDE_LOCATION));
         Some(section("repository", rows))
     }
 
     fn copy_sections(&self) -> Vec<Section> {
         let one = |(copy, settings): (&super::PlannedCopy, &Settings)| {
             let mut rows = vec![row("location", copy.repository.location.to_string())];
-            rows.extend(written(settings, &["password", "key_file", "tags"]));
+            rows.extend(written(settings, BESIDE_LOCATION));
+            rows.extend(written(settings, &["tags"]));
             Section { name: "copy", repeated: true, rows }
         };
         self.copies.iter().zip(&self.settings.tables("copy")).map(one).collect()

@@ -65,7 +65,7 @@ impl ParseLocationError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Empty => "Give a directory with -r, COMPLINE_REPO or the plan's repository.location",
+            Self::Empty => "Give a directory, or an address such as s3://bucket/prefix",
             Self::UnknownScheme(_) => "Write a directory as /path or ./path",
             Self::S3(error) => error.hint(),
             Self::Azure(error) => error.hint(),

@@ -100,15 +100,14 @@ impl Repository {
     /// # Errors
     /// `NoRepository`, `WrongKey`, `UnsupportedFormat`, `Damaged`, or from storage and cache.
     pub fn open(storage: Box<dyn Storage>, unlock: &Unlock, cache: Option<&Path>) -> Result<Self> {
-        let (object, verdict) = heal::read_record(storage.as_ref(), &ObjectKey::Config).map_err(|error| match error
-            .kind()
-        {
-            StorageErrorKind::NotFound => {
-                Error::new(ErrorKind::NoRepository, format!("There is no repository at {}", storage.location()))
-                    .hint("Create one with `compline init`, or correct the location (-r, COMPLINE_REPO, or the plan)")
-            }
-            _ => error.into(),
-        })?;
+        let (object, verdict) =
+            heal::read_record(storage.as_ref(), &ObjectKey::Config).map_err(|error| match error.kind() {
+                StorageErrorKind::NotFound => {
+                    Error::new(ErrorKind::NoRepository, format!("There is no repository at {}", storage.location()))
+                        .hint("Create one with `compline init`, or correct the location")
+                }
+                _ => error.into(),
+            })?;
         let is_newer = envelope::record_extra(ObjectType::Config, &object).is_err_and(|cause| cause.is_newer());
         if let Verdict::Lost(why) = verdict
             && !is_newer

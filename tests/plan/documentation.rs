@@ -45,6 +45,20 @@ fn the_page_of_the_plan_names_every_key_that_the_schema_has() {
     }
 }
 
+/// Many of its keys are keys of `[repository]`, too.
+#[test]
+fn the_section_of_copies_names_every_key_of_theirs() {
+    let page = fs::read_to_string(root().join("docs/src/plan.md")).unwrap();
+    let (_, section) = page.split_once("\n## `[[copy]]`\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let schema = json_schema();
+    let keys = schema.pointer("/properties/copy/items/properties").unwrap().as_object().unwrap();
+    assert!(keys.contains_key("limit_upload"));
+    for key in keys.keys() {
+        assert!(section.contains(&format!("| `{key}` |")), "the section of [[copy]] does not name {key}");
+    }
+}
+
 /// The part of the schema for components of `kind`; kind none has the common keys only.
 fn case<'s>(schema: &'s Value, kind: &str) -> &'s Value {
     let cases = schema.pointer("/properties/component/items/allOf").unwrap().as_array().unwrap();

@@ -131,6 +131,7 @@ impl House {
             unlock: unlock(),
             cache: Some(self.path("cache")),
             limits: compline::storage::Limits::default(),
+            named: compline::commands::Named::Repo,
         }
     }
 }

@@ -192,7 +192,8 @@ fn a_clock_that_steps_during_every_command_changes_nothing_but_the_times() {
     let location = Location::parse(scratch.path().join("repository").as_os_str()).unwrap();
     compline::store::Repository::create(&*location.create().unwrap(), &unlock, "", clock.now()).unwrap();
     let cache = Some(scratch.path().join("cache"));
-    let target = Target { location, unlock, cache, limits: compline::storage::Limits::default() };
+    let (limits, named) = (compline::storage::Limits::default(), compline::commands::Named::Repo);
+    let target = Target { location, unlock, cache, limits, named };
     let interrupt = AtomicBool::new(false);
     for night in 0..4_u64 {
         std::fs::write(source.join(format!("night {night}")), format!("night {night}")).unwrap();

@@ -38,6 +38,7 @@ impl Machine {
             unlock,
             cache: Some(scratch.path().join("cache")),
             limits: compline::storage::Limits::default(),
+            named: compline::commands::Named::Repo,
         };
         std::fs::create_dir_all(scratch.path().join("source/below")).unwrap();
         let machine = Self { scratch, target, nights: Cell::new(0) };

@@ -76,6 +76,7 @@ fn target(scratch: &TempDir) -> Arc<Target> {
         unlock,
         cache: Some(scratch.path().join("cache")),
         limits: compline::storage::Limits::default(),
+        named: compline::commands::Named::Repo,
     })
 }
 

@@ -1,17 +1,34 @@
 //! What was copied.
 
-use super::{Renderer, local_time, number, seconds, table};
+use super::{Renderer, error_object, local_time, number, seconds, table};
 use crate::commands::copy::{CopyReport, CopyRow};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::units;
 
+/// What became of the repositories that were to be filled.
+#[derive(Default)]
+pub(in crate::cli) struct Copies {
+    pub done: Vec<CopyReport>,
+    /// Where nothing could be copied to, and why.
+    pub failed: Vec<(String, Error)>,
+}
+
 impl Renderer {
-    pub(in crate::cli) fn copy(&self, reports: &[CopyReport]) -> Result<()> {
-        let value = serde_json::json!({ "copies": reports });
+    pub(in crate::cli) fn copy(&self, copies: &Copies) -> Result<()> {
+        let Copies { done: reports, failed } = copies;
+        let failed: Vec<_> = failed.iter().map(failure).collect();
+        let value = serde_json::json!({ "copies": reports, "failed": failed });
         let text = || reports.iter().map(copy_text).collect();
         // A dry run is a question.
         if reports.iter().any(|report| report.dry_run) { self.answer(&value, text) } else { self.report(&value, text) }
     }
+}
+
+/// As of a command that fails, with where it was to go.
+fn failure((to, error): &(String, Error)) -> serde_json::Value {
+    let mut object = error_object(error);
+    object["to"] = to.as_str().into();
+    object
 }
 
 fn copy_text(report: &CopyReport) -> String {
