@@ -196,6 +196,25 @@ fn split_at(text: &[u8]) -> usize {
 /// # Errors
 /// `NotFound`, `Ambiguous`, and what the repository says.
 pub fn snapshot(app: App<'_>, repository: &Repository, selector: &Selector) -> Result<Published> {
+    one_of(app, repository, selector, &mut None)
+}
+
+/// Opens the snapshots that `selectors` name. All that there are is listed once.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn two_snapshots(app: App<'_>, repository: &Repository, [one, other]: [&Selector; 2]) -> Result<[Published; 2]> {
+    let mut all = None;
+    Ok([one_of(app, repository, one, &mut all)?, one_of(app, repository, other, &mut all)?])
+}
+
+/// `all` are those that there are, once somebody has asked.
+fn one_of(
+    app: App<'_>,
+    repository: &Repository,
+    selector: &Selector,
+    all: &mut Option<Vec<Published>>,
+) -> Result<Published> {
     if let Selector::Prefix(prefix) = selector
         && let Ok(id) = prefix.parse()
     {
@@ -206,8 +225,11 @@ pub fn snapshot(app: App<'_>, repository: &Repository, selector: &Selector) -> R
             _ => error,
         });
     }
-    let all = finding::all(repository, &app.context)?;
-    finding::select(&all, selector).cloned()
+    let all = match all {
+        Some(all) => all,
+        None => all.insert(finding::all(repository, &app.context)?),
+    };
+    finding::select(all, selector).cloned()
 }
 
 /// A private directory for scratch files, removed when dropped.

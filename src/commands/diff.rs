@@ -1,6 +1,6 @@
 //! `diff`: what changed from one snapshot to another.
 
-use super::{App, SnapshotPath, Target, snapshot};
+use super::{App, SnapshotPath, Target, two_snapshots};
 use crate::archive::diff::{Difference, compare};
 use crate::archive::snapshots::Published;
 use crate::archive::{ArchivePath, ArchiveReader, Entry};
@@ -21,8 +21,7 @@ pub fn run(
     found: &mut dyn FnMut(&Difference) -> Result<()>,
 ) -> Result<()> {
     let repository = target.open()?;
-    let old = snapshot(app, &repository, &before.selector)?;
-    let new = snapshot(app, &repository, &after.selector)?;
+    let [old, new] = two_snapshots(app, &repository, [&before.selector, &after.selector])?;
     let reader = ArchiveReader::new(&repository, app.context);
     if before.path.is_root() && after.path.is_root() {
         for name in names(&old, &new) {

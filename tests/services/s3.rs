@@ -57,6 +57,23 @@ fn an_unchanged_night_of_a_tree_takes_thirteen_requests() {
 }
 
 #[test]
+fn a_diff_lists_snapshots_once() {
+    let server = S3Server::start();
+    let host = host_at(server.location("x"));
+    std::fs::create_dir(host.path("tree")).unwrap();
+    host.must(&["init"]);
+    for number in 0..2 {
+        std::fs::write(host.path("tree/file"), noise(number, 1_000)).unwrap();
+        host.must(&["backup", "tree"]);
+    }
+    server.take_requests();
+    assert!(host.must(&["diff", "latest~1", "latest"]).contains("tree/file"));
+    let requests = server.take_requests();
+    let lists = requests.iter().filter(|seen| seen.path.contains("snapshots%2F&list-type")).count();
+    assert_eq!(lists, 1, "{}", told(&requests));
+}
+
+#[test]
 fn a_night_of_a_platform_with_a_server_of_postgres() {
     let server = S3Server::start();
     night_with_postgres(&host_at(server.location("nights")), &PostgresServer::start());
