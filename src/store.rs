@@ -1,6 +1,7 @@
 //! Chunks by id: deduplicated, packed, indexed, encrypted. Knows no trees.
 
 mod alignment;
+pub mod card;
 pub mod check;
 mod chunk_reader;
 pub mod config;

@@ -9,7 +9,7 @@
 //! 12 32  salt, random
 //! 44     plain extra part of fixed length (config and keys only), then the sealed body; the last 64 bytes within the
 //!        seal are a signature (config, segments, snapshots)
-//!        parity and trailer (config, keys, snapshots)
+//!        the card (keys); parity and trailer (config, keys, snapshots)
 //! ```
 //! The key of an object is made of its subkey and these 44 bytes. Small objects ("records") are sealed whole at position
 //! 0, with header and extra part as associated data. Those that nothing else could bring back carry as much parity as they
@@ -73,6 +73,14 @@ impl ObjectType {
     #[must_use]
     pub fn has_parity(self) -> bool {
         matches!(self, Self::Config | Self::Key | Self::Snapshot)
+    }
+
+    /// Length of what follows the sealed body, before parity.
+    fn tail_len(self) -> usize {
+        match self {
+            Self::Key => super::card::CARD_LEN,
+            _ => 0,
+        }
     }
 
     /// Whether it is a record that is believed because it opens, and not for any other reason.
@@ -201,7 +209,41 @@ pub fn seal_deposit(
     seal_behind(&header, object_type, key, signer, &[], plain)
 }
 
+/// A key object: `plain` is sealed under a wrapping key that is made of the salt, and `append_card` writes what follows.
+///
+/// # Errors
+/// From `append_card`.
+pub fn seal_key(
+    salt: [u8; KEY_LEN],
+    wrapping: &Secret,
+    extra: &[u8],
+    plain: &[u8],
+    append_card: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+) -> Result<Vec<u8>> {
+    let header = |detail| Header { detail, salt }.encode(ObjectType::Key);
+    let mut object = seal_data(&header, ObjectType::Key, wrapping, None, extra, plain)?;
+    append_card(&mut object)?;
+    parity::protect(&mut object, 0, Share::RECORD);
+    Ok(object)
+}
+
 fn seal_behind(
+    header: &dyn Fn(u8) -> Vec<u8>,
+    object_type: ObjectType,
+    subkey: &Secret,
+    signer: Option<&Signer>,
+    extra: &[u8],
+    plain: &[u8],
+) -> Result<Vec<u8>> {
+    let mut object = seal_data(header, object_type, subkey, signer, extra, plain)?;
+    if object_type.has_parity() {
+        parity::protect(&mut object, 0, Share::RECORD);
+    }
+    Ok(object)
+}
+
+/// The object without parity.
+fn seal_data(
     header: &dyn Fn(u8) -> Vec<u8>,
     object_type: ObjectType,
     subkey: &Secret,
@@ -229,9 +271,6 @@ fn seal_behind(
     }
     key.seal(0, &object, &mut body);
     object.append(&mut body);
-    if object_type.has_parity() {
-        parity::protect(&mut object, 0, Share::RECORD);
-    }
     Ok(object)
 }
 
@@ -292,6 +331,8 @@ pub fn open_record(
     let header = Header::decode(object, &mut r)?;
     r.bytes(object.extra_len())?;
     let data = if object.has_parity() { parity::data_of(bytes)? } else { bytes };
+    let data = data.len().checked_sub(object.tail_len()).and_then(|len| data.get(..len));
+    let data = data.ok_or_else(|| r.error("truncated"))?;
     let (aad, sealed) = data.split_at_checked(r.position()).ok_or_else(|| r.error("truncated"))?;
     if sealed.len() < TAG_LEN {
         return Err(r.error("truncated").into());

@@ -5,12 +5,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::card::{Card, CardReader};
 use super::config::ConfigHead;
 use super::envelope::{self, Header, ObjectType, no_random};
 use super::heal::{self, Verdict};
 use super::rights::{Body, Grant, Rights, Sort};
+use super::signature::Signer;
 use crate::codec::{Decoded, Reader, Writer};
-use crate::crypto::{self, KEY_LEN, PassphraseCost, Secret};
+use crate::crypto::{self, KEY_LEN, PassphraseCost, Purpose, Secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KeyId, RepositoryId, from_hex, to_hex};
 use crate::storage::{ObjectKey, ObjectKind, Storage, StorageErrorKind};
@@ -232,7 +234,7 @@ fn split(derivation: u8) -> Option<(u8, Sort)> {
     })
 }
 
-/// What a listing tells of a key. Label and time are known only of the key that opened.
+/// What a listing tells of a key. Label and time are told to who can read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeyInfo {
     /// Its name.
@@ -245,21 +247,30 @@ pub struct KeyInfo {
     pub created_at: Option<Timestamp>,
     /// Whether it is the one that opened the repository now.
     pub current: bool,
-    /// Why nothing more is known of it, if its object can't be read.
+    /// What is wrong with it, if that can't be healed.
     pub problem: Option<String>,
 }
 
 impl KeyInfo {
-    /// A key that opened nothing now: the plain part of its object is all that is known.
-    fn other(id: KeyId, kind: &'static str) -> Self {
-        Self { id, kind, label: None, created_at: None, current: false, problem: None }
+    /// A key with its card, if that could be read.
+    fn new(id: KeyId, kind: &'static str, card: Option<Card>) -> Self {
+        let (label, created_at) = card.map(|card| (card.label, card.created_at)).unzip();
+        Self { id, kind, label, created_at, current: false, problem: None }
+    }
+
+    /// A key of `extra` that opened nothing now. What has no card nobody made who may.
+    fn other(id: KeyId, object: &[u8], extra: &Extra, cards: Option<&CardReader>) -> Self {
+        let card = cards.and_then(|cards| cards.read(object));
+        let is_forged = cards.is_some() && card.is_none() && extra.sort().is_some();
+        let problem = is_forged.then(|| format!("Key {id} was not made by anybody who may change keys"));
+        Self { problem, ..Self::new(id, extra.kind_name(), card) }
     }
 
     /// A key whose object can't be read.
     fn unreadable(id: KeyId, error: &Error) -> Self {
         let is_newer = error.kind() == ErrorKind::UnsupportedFormat;
         let kind = if is_newer { KIND_NEWER } else { KIND_DAMAGED };
-        Self { problem: Some(error.chain()), ..Self::other(id, kind) }
+        Self { problem: Some(error.chain()), ..Self::new(id, kind, None) }
     }
 }
 
@@ -286,16 +297,18 @@ pub fn add(
     repository: RepositoryId,
     (master, grant): (&Secret, Grant<'_>),
     unlock: &Unlock,
-    label: &str,
-    now: Timestamp,
+    card: &Card,
 ) -> Result<KeyId> {
     refuse_empty(unlock)?;
     let extra = Extra { repository, derivation: unlock.derivation() + more_of(grant), cost: cost_of(unlock) };
     let (salt, wrapping) = unlock.new_wrapping_key(&extra)?;
-    let json = body_of(master, grant, label, now)?;
-    let object = envelope::seal_record_salted(ObjectType::Key, salt, &wrapping, None, &extra.encode(), &json)?;
+    let rights = rights_of(master)?;
+    let json = body_of(&rights, grant)?;
+    let object = seal_with(&extra, (salt, &wrapping), (master, &json), card)?;
     let back = envelope::open_record(ObjectType::Key, &wrapping, None, &object).map(Zeroizing::new);
-    if back.as_ref() != Ok(&json) || !matches!(open_with(&object, &wrapping), Ok(Some(_))) {
+    let back_card = CardReader::new(repository, &rights).and_then(|cards| cards.read(&object));
+    let opens = back.as_ref() == Ok(&json) && matches!(open_with(&object, &wrapping), Ok(Some(_)));
+    if !opens || back_card.as_ref() != Some(card) {
         return Err(Error::new(ErrorKind::Bug, "The new key does not open again: it was not published")
             .hint("Try again; if it happens again, test the memory of this machine"));
     }
@@ -335,22 +348,37 @@ pub fn seal(
     salt: [u8; KEY_LEN],
     unlock: &Unlock,
     (master, grant): (&Secret, Grant<'_>),
-    label: &str,
-    created_at: Timestamp,
+    card: &Card,
 ) -> Result<Vec<u8>> {
     let wrapping = unlock.wrapping_key(&salt, extra).map_err(|cause| {
         Error::new(ErrorKind::Environment, "The passphrase can't be turned into a key").cause(cause)
     })?;
     let wrapping = wrapping.ok_or_else(|| Error::new(ErrorKind::Bug, "A recipient has no key of its own here"))?;
-    let json = body_of(master, grant, label, created_at)?;
-    envelope::seal_record_salted(ObjectType::Key, salt, &wrapping, None, &extra.encode(), &json)
+    seal_with(extra, (salt, &wrapping), (master, &body_of(&rights_of(master)?, grant)?), card)
 }
 
-fn body_of(master: &Secret, grant: Grant<'_>, label: &str, created_at: Timestamp) -> Result<Zeroizing<Vec<u8>>> {
-    let rights = Rights::all(master.clone())
-        .map_err(|cause| Error::new(ErrorKind::Environment, "The keys of the repository can't be made").cause(cause))?;
-    let body = rights.to_body(grant, label, created_at)?;
+fn seal_with(
+    extra: &Extra,
+    (salt, wrapping): ([u8; KEY_LEN], &Secret),
+    (master, body): (&Secret, &[u8]),
+    card: &Card,
+) -> Result<Vec<u8>> {
+    let signer = Signer::of(extra.repository, master).map_err(not_made)?;
+    let records = master.subkey(Purpose::Record);
+    envelope::seal_key(salt, wrapping, &extra.encode(), body, |object| card.append_to(object, &records, &signer))
+}
+
+fn body_of(rights: &Rights, grant: Grant<'_>) -> Result<Zeroizing<Vec<u8>>> {
+    let body = rights.to_body(grant)?;
     Ok(Zeroizing::new(serde_json::to_vec(&body).expect("plain fields always serialize")))
+}
+
+fn rights_of(master: &Secret) -> Result<Rights> {
+    Rights::all(master.clone()).map_err(not_made)
+}
+
+fn not_made(cause: crypto::CryptoError) -> Error {
+    Error::new(ErrorKind::Environment, "The keys of the repository can't be made").cause(cause)
 }
 
 fn id_of(object: &[u8]) -> KeyId {
@@ -429,19 +457,18 @@ fn is_gone(storage: &dyn Storage, id: KeyId) -> bool {
 fn try_open(storage: &dyn Storage, id: KeyId, head: &ConfigHead, unlock: &Unlock) -> Result<Option<Opened>> {
     let (object, extra, verdict) = read_with_extra(storage, id)?;
     let opened = open_object(&object, head, unlock).map_err(|error| error.context(format!("Key {id}")))?;
-    Ok(opened.map(|(body, rights)| {
-        let kind = extra.kind_name();
-        let (label, created_at) = (Some(body.label), Some(body.created_at));
-        let info = KeyInfo { label, created_at, current: true, ..KeyInfo::other(id, kind) };
+    Ok(opened.map(|rights| {
+        let cards = CardReader::new(head.repository, &rights);
+        let info = KeyInfo { current: true, ..KeyInfo::other(id, &object, &extra, cards.as_ref()) };
         Opened { rights, info, verdict }
     }))
 }
 
-/// Body and what it opens, if the object is of this repository and opens with `unlock`.
+/// What it opens, if the object is of this repository and opens with `unlock`.
 ///
 /// Anybody can wrap a key for a recipient, whose public key is no secret. So what it opens must fit the public keys in the config:
 /// no forged key makes anybody believe forged signatures, or seal backups to the forger.
-fn open_object(object: &[u8], head: &ConfigHead, unlock: &Unlock) -> Result<Option<(Body, Rights)>> {
+fn open_object(object: &[u8], head: &ConfigHead, unlock: &Unlock) -> Result<Option<Rights>> {
     let damaged = || Error::damaged("What it holds is no key");
     let mut r = Reader::new(object);
     let header = Header::decode(ObjectType::Key, &mut r).map_err(|cause| damaged().cause(cause))?;
@@ -453,12 +480,12 @@ fn open_object(object: &[u8], head: &ConfigHead, unlock: &Unlock) -> Result<Opti
     let wrapping = unlock.wrapping_key(&header.salt, &extra).map_err(|cause| damaged().cause(cause))?;
     let opened = wrapping.map_or(Ok(None), |wrapping| open_with(object, &wrapping))?;
     match opened {
-        Some((_, rights)) if !head.fits(&rights) => Err(Error::damaged("It is no key of this repository")),
+        Some(rights) if !head.fits(&rights) => Err(Error::damaged("It is no key of this repository")),
         opened => Ok(opened),
     }
 }
 
-fn open_with(object: &[u8], wrapping: &Secret) -> Result<Option<(Body, Rights)>> {
+fn open_with(object: &[u8], wrapping: &Secret) -> Result<Option<Rights>> {
     let damaged = || Error::damaged("What it holds is no key");
     let sort = read_extra(object).ok().and_then(|extra| extra.sort()).ok_or_else(damaged)?;
     let Ok(json) = envelope::open_record(ObjectType::Key, wrapping, None, object).map(Zeroizing::new) else {
@@ -469,22 +496,28 @@ fn open_with(object: &[u8], wrapping: &Secret) -> Result<Option<(Body, Rights)>>
         return Err(Error::new(ErrorKind::UnsupportedFormat, "It opens a part of the repository only")
             .hint("A newer compline made this key and can use it"));
     }
-    let rights = body.rights(sort).ok_or_else(damaged)?;
-    Ok(Some((body, rights)))
+    body.rights(sort).map(Some).ok_or_else(damaged)
 }
 
-/// All keys of `repository`, and whether their objects had to be healed; `current` is known in full. One that can't be read is
+/// All keys of `repository`, and whether their objects had to be healed; labels if there are `cards`. One that can't be read is
 /// listed as such, whichever repository it is of: whoever may only add must not keep anybody from seeing and removing the others.
 ///
 /// # Errors
 /// From the storage.
-pub fn list(storage: &dyn Storage, repository: RepositoryId, current: &KeyInfo) -> Result<Vec<(KeyInfo, Verdict)>> {
+pub fn list(
+    storage: &dyn Storage,
+    repository: RepositoryId,
+    current: KeyId,
+    cards: Option<&CardReader>,
+) -> Result<Vec<(KeyInfo, Verdict)>> {
     let mut keys = Vec::new();
     for id in ids(storage)? {
         match read_with_extra(storage, id) {
             Ok((_, extra, _)) if extra.repository != repository => {}
-            Ok((_, _, verdict)) if id == current.id => keys.push((current.clone(), verdict)),
-            Ok((_, extra, verdict)) => keys.push((KeyInfo::other(id, extra.kind_name()), verdict)),
+            Ok((object, extra, verdict)) => {
+                let info = KeyInfo::other(id, &object, &extra, cards);
+                keys.push((KeyInfo { current: id == current, ..info }, verdict));
+            }
             Err(error) if error.is_of_one_object() => keys.push((KeyInfo::unreadable(id, &error), Verdict::Whole)),
             // Somebody removed it since it was listed.
             Err(_) if is_gone(storage, id) => {}
@@ -498,7 +531,7 @@ pub fn list(storage: &dyn Storage, repository: RepositoryId, current: &KeyInfo) 
 ///
 /// # Errors
 /// `Usage` for the last key, `NotFound` for one that isn't there.
-pub fn remove(storage: &dyn Storage, repository: RepositoryId, id: KeyId) -> Result<()> {
+pub fn remove(storage: &dyn Storage, repository: RepositoryId, id: KeyId, cards: &CardReader) -> Result<()> {
     let ids = ids(storage)?;
     if !ids.contains(&id) {
         return Err(
@@ -508,8 +541,11 @@ pub fn remove(storage: &dyn Storage, repository: RepositoryId, id: KeyId) -> Res
     let mut is_last = true;
     for other in ids.iter().filter(|other| **other != id) {
         match read_with_extra(storage, *other) {
-            // With one that opens less nobody could add another.
-            Ok((_, extra, _)) => is_last &= extra.repository != repository || extra.sort() != Some(Sort::Full),
+            // With one that opens less nobody could add another, nor with one that only looks like a key.
+            Ok((object, extra, _)) => {
+                let is_full = extra.repository == repository && extra.sort() == Some(Sort::Full);
+                is_last &= !(is_full && cards.read(&object).is_some());
+            }
             Err(error) if error.is_of_one_object() || is_gone(storage, *other) => {}
             Err(error) => return Err(error),
         }
@@ -543,7 +579,23 @@ mod tests {
 
     fn add_to(storage: &MemoryStorage, of: u8, master: u8) -> KeyId {
         let master = Secret::from_bytes([master; 32]);
-        add(storage, repository(of), (&master, Grant::All), &file_key(9), "", NOW).unwrap()
+        add(storage, repository(of), (&master, Grant::All), &file_key(9), &card("")).unwrap()
+    }
+
+    fn card(label: &str) -> Card {
+        Card { label: label.to_owned(), created_at: NOW }
+    }
+
+    fn cards() -> CardReader {
+        CardReader::new(repository(1), &Rights::all(Secret::from_bytes([42; 32])).unwrap()).unwrap()
+    }
+
+    fn list(storage: &MemoryStorage, opened: &Opened) -> Vec<(KeyInfo, Verdict)> {
+        super::list(storage, repository(1), opened.info.id, Some(&cards())).unwrap()
+    }
+
+    fn remove(storage: &MemoryStorage, id: KeyId) -> Result<()> {
+        super::remove(storage, repository(1), id, &cards())
     }
 
     fn open_with(storage: &MemoryStorage, unlock: &Unlock) -> Result<Opened> {
@@ -559,9 +611,8 @@ mod tests {
         add_to(&storage, 1, 42);
         let opened = open_with(&storage, &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(opened.rights.master().unwrap().as_bytes(), &[42; 32]);
-        let listed = list(&storage, repository(1), &opened.info).unwrap();
-        assert_eq!(listed, [(opened.info.clone(), Verdict::Whole)]);
-        let error = remove(&storage, repository(1), opened.info.id).unwrap_err();
+        assert_eq!(list(&storage, &opened), [(opened.info.clone(), Verdict::Whole)]);
+        let error = remove(&storage, opened.info.id).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage, "strays do not count as keys");
     }
 
@@ -590,8 +641,7 @@ mod tests {
                 repository(1),
                 (&Secret::from_bytes([master; 32]), grant),
                 &Unlock::Recipient(recipient),
-                "",
-                NOW,
+                &card(""),
             )
         };
         let config = Config::new(NOW);
@@ -619,11 +669,11 @@ mod tests {
         let storage = MemoryStorage::new();
         let extra = Extra { repository: repository(1), derivation: 9, cost: PassphraseCost::NONE };
         let master = Secret::from_bytes([1; 32]);
-        let later = seal(&extra, [5; 32], &file_key(9), (&master, Grant::All), "", NOW).unwrap();
+        let later = seal(&extra, [5; 32], &file_key(9), (&master, Grant::All), &card("")).unwrap();
         storage.put_new(&ObjectKey::Key(id_of(&later)), &later).unwrap();
         add_to(&storage, 1, 42);
         let opened = open_with(&storage, &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(list(&storage, repository(1), &opened.info).unwrap().len(), 2);
+        assert_eq!(list(&storage, &opened).len(), 2);
     }
 
     /// The key that `file_key(9)` opens, another one, and three that nobody can read: `list` tells which is which.
@@ -643,7 +693,7 @@ mod tests {
         let newer_id = id_of(&newer);
         storage.put_new(&ObjectKey::Key(newer_id), &newer).unwrap();
 
-        let listed = list(&storage, repository(1), &opened.info).unwrap();
+        let listed = list(&storage, &opened);
         let kind_of = |id: KeyId| {
             let (key, _) = listed.iter().find(|(key, _)| key.id == id).unwrap();
             (key.kind, key.current, key.problem.is_some())
@@ -654,10 +704,34 @@ mod tests {
         assert_eq!(kind_of(newer_id), ("of a newer compline", false, true));
 
         for id in [other].into_iter().chain(damaged) {
-            remove(&storage, repository(1), id).unwrap();
+            remove(&storage, id).unwrap();
         }
-        assert_eq!(list(&storage, repository(1), &opened.info).unwrap().len(), 2);
+        assert_eq!(list(&storage, &opened).len(), 2);
         // What nobody can read is no other key that opens everything.
-        assert_eq!(remove(&storage, repository(1), current).unwrap_err().kind(), ErrorKind::Usage);
+        assert_eq!(remove(&storage, current).unwrap_err().kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn what_only_looks_like_a_key_has_no_label_and_counts_for_none() {
+        let storage = MemoryStorage::new();
+        let master = Secret::from_bytes([42; 32]);
+        let add_as = |label| add(&storage, repository(1), (&master, Grant::All), &file_key(9), &card(label)).unwrap();
+        let current = add_as("office");
+        let opened = open_with(&storage, &file_key(9)).unwrap_or_else(|error| panic!("{error}"));
+        let forged = add_to(&storage, 1, 43);
+        let told = |storage: &MemoryStorage, id: KeyId| {
+            let (key, _) = list(storage, &opened).into_iter().find(|(key, _)| key.id == id).unwrap();
+            (key.label, key.created_at, key.problem.is_some())
+        };
+        assert_eq!(told(&storage, current), (Some("office".to_owned()), Some(NOW), false));
+        assert_eq!(told(&storage, forged), (None, None, true));
+        assert_eq!(remove(&storage, current).unwrap_err().kind(), ErrorKind::Usage);
+        let other = add_as("night");
+        assert_eq!(told(&storage, other), (Some("night".to_owned()), Some(NOW), false));
+        // Who can't read has no cards, and takes nothing for forged.
+        let unseen = super::list(&storage, repository(1), current, None).unwrap();
+        assert!(unseen.iter().all(|(key, _)| key.label.is_none() && key.problem.is_none()));
+        remove(&storage, forged).unwrap();
+        remove(&storage, current).unwrap();
     }
 }

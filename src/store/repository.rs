@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 
+use super::card::{Card, CardReader};
 use super::chunk_reader::ChunkReader;
 use super::config::{Config, ConfigHead};
 use super::copies::Copies;
@@ -218,7 +219,8 @@ impl Repository {
     /// # Errors
     /// From the storage.
     pub fn list_keys(&self) -> Result<Vec<KeyInfo>> {
-        let keys = keyring::list(self.storage(), self.id(), &self.inner.key)?;
+        let cards = CardReader::new(self.id(), &self.inner.rights);
+        let keys = keyring::list(self.storage(), self.id(), self.inner.key.id, cards.as_ref())?;
         let noted = keys.into_iter().map(|(key, verdict)| {
             self.note_damage(&ObjectKey::Key(key.id), &verdict);
             key
@@ -252,7 +254,8 @@ impl Repository {
     /// # Errors
     /// As [`Repository::add_key`].
     fn add_key_to(&self, grant: Grant<'_>, unlock: &Unlock, label: &str, now: Timestamp) -> Result<KeyId> {
-        keyring::add(self.storage(), self.id(), (self.master()?, grant), unlock, label, now)
+        let card = Card { label: label.to_owned(), created_at: now };
+        keyring::add(self.storage(), self.id(), (self.master()?, grant), unlock, &card)
     }
 
     /// Adds a key for a host that is to back up and not to read.
@@ -289,7 +292,8 @@ impl Repository {
     /// `Usage` for that, `NotFound`, `WrongKey` for who holds a part.
     pub fn remove_key(&self, id: KeyId) -> Result<()> {
         self.master()?;
-        keyring::remove(self.storage(), self.id(), id)
+        let cards = CardReader::new(self.id(), &self.inner.rights).ok_or_else(rights::cannot_read)?;
+        keyring::remove(self.storage(), self.id(), id, &cards)
     }
 
     /// The master key, which whoever changes keys, forgets or gives back needs.

@@ -6,7 +6,6 @@
 //! Who reads and does not write has every key that opens, and not the one that signs: what such a holder seals nobody believes
 //! ([`signature`](super::signature)). Nor the one of sessions and retired lists, which no reader asks for.
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -163,8 +162,8 @@ impl Rights {
     ///
     /// # Errors
     /// For who hasn't got it.
-    pub fn to_body(&self, grant: Grant<'_>, label: &str, created_at: Timestamp) -> Result<Body> {
-        let mut body = Body { master: None, write: None, read: None, label: label.to_owned(), created_at };
+    pub fn to_body(&self, grant: Grant<'_>) -> Result<Body> {
+        let mut body = Body { master: None, write: None, read: None };
         match grant {
             Grant::All => body.master = Some(hex(self.master().ok_or_else(|| self.refusal())?)),
             Grant::Read => body.read = Some(ReadBody::of(self).ok_or_else(cannot_read)?),
@@ -174,7 +173,7 @@ impl Rights {
     }
 }
 
-/// The same in a key object, and what people know it by. One of the first three is there.
+/// The same in a key object. One of the three is there.
 #[derive(Serialize, Deserialize)]
 pub struct Body {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -183,10 +182,6 @@ pub struct Body {
     write: Option<WriteBody>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     read: Option<ReadBody>,
-    /// What the operator called it.
-    pub label: String,
-    /// When it was added.
-    pub created_at: Timestamp,
 }
 
 impl Body {

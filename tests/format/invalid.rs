@@ -65,6 +65,7 @@ pub fn all() -> Vec<Vector> {
     trees(&mut maker);
     tables(&mut maker);
     records(&mut maker);
+    key_objects(&mut maker);
     maker.made
 }
 
@@ -473,6 +474,18 @@ fn records(m: &mut Maker) {
     as_segment[8] = ObjectType::Segment as u8;
     m.given("record-snapshot-as-segment", given("segment"), as_segment);
     m.given("record-segment-bomb", given("segment"), bomb());
+    for (name, text) in [
+        ("no-json", "{".to_owned()),
+        ("no-components", valid::SNAPSHOT_MINIMAL.replace(r#","components":[]"#, "")),
+        ("status", valid::SNAPSHOT_MINIMAL.replace("complete", "nearly")),
+        ("time", valid::SNAPSHOT_MINIMAL.replace("2026-09-21T00:10:00Z", "2026-09-31T00:10:00Z")),
+        ("format-twice", valid::SNAPSHOT_MINIMAL.replace(r#""format":1"#, r#""format":1,"format":1"#)),
+    ] {
+        m.add(&format!("snapshot-{name}"), text.into_bytes());
+    }
+}
+
+fn key_objects(m: &mut Maker) {
     let by_file = valid::key_given(&json!({ "key_file": valid::KEY_FILE }));
     let key = valid::key_object(&by_file);
     let with = |name: &str, value: Value| {
@@ -486,6 +499,10 @@ fn records(m: &mut Maker) {
         key.clone(),
     );
     m.given("record-key-of-another-repository", with("repository", json!("00".repeat(16))), key.clone());
+    let mut other_card = key.clone();
+    let card_end = parity::data_of(&key).expect("a key has parity").len();
+    other_card[card_end - 1] ^= 1;
+    m.given("record-key-card-changed", by_file.clone(), other_card);
     m.given("record-key-and-a-passphrase", with("passphrase", json!("x")), key);
     let (master, other) = (valid::master(), Secret::from_bytes([0x66; 32]));
     for (name, more, what) in [
@@ -495,15 +512,6 @@ fn records(m: &mut Maker) {
         ("read-only-of-another-signer", 32, (&other, Grant::Read)),
     ] {
         m.given(&format!("record-key-{name}"), by_file.clone(), valid::key_object_of(&by_file, more, what));
-    }
-    for (name, text) in [
-        ("no-json", "{".to_owned()),
-        ("no-components", valid::SNAPSHOT_MINIMAL.replace(r#","components":[]"#, "")),
-        ("status", valid::SNAPSHOT_MINIMAL.replace("complete", "nearly")),
-        ("time", valid::SNAPSHOT_MINIMAL.replace("2026-09-21T00:10:00Z", "2026-09-31T00:10:00Z")),
-        ("format-twice", valid::SNAPSHOT_MINIMAL.replace(r#""format":1"#, r#""format":1,"format":1"#)),
-    ] {
-        m.add(&format!("snapshot-{name}"), text.into_bytes());
     }
 }
 

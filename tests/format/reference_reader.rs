@@ -16,6 +16,8 @@ use serde_json::Value;
 use super::{reference_delta, reference_parity, reference_reflate};
 
 const HEADER_LEN: usize = 44;
+/// 256 bytes, a signature, a tag.
+const CARD_LEN: usize = 256 + 64 + 16;
 const TRAILER_LEN: usize = 20;
 
 type Id = [u8; 32];
@@ -235,15 +237,10 @@ fn signed<'b>(repository: &[u8], public: &Id, front: &[u8], plain: &'b [u8]) -> 
 /// 02-repository: a record; `extra_len` plain bytes lie between header and body.
 fn record(object: &[u8], object_type: u8, extra_len: usize, subkey: &Id, by: Option<(&[u8], &Id)>) -> Result<Vec<u8>> {
     let header = header(object, object_type)?;
-    // REC-4: all but segments, which this reader never opens, end with parity and a trailer.
-    let (rest, mut trailer) =
-        object.split_last_chunk::<TRAILER_LEN>().map(|(rest, end)| (rest, Cursor(end))).ok_or("truncated")?;
-    let (zero, parity_len) = (trailer.u32()?, usize::try_from(trailer.u64()?).unwrap());
-    if zero != 0 || trailer.take(8)? != b"COMPLEND" {
-        return Err("no trailer".to_owned());
-    }
-    let data_len = rest.len().checked_sub(parity_len).ok_or("parity longer than the record")?;
-    let (front, sealed) = rest[..data_len].split_at_checked(HEADER_LEN + extra_len).ok_or("truncated")?;
+    let data = data_of(object)?;
+    // A card lies behind the body of a key.
+    let data = if object_type == 2 { &data[..data.len().checked_sub(CARD_LEN).ok_or("truncated")?] } else { data };
+    let (front, sealed) = data.split_at_checked(HEADER_LEN + extra_len).ok_or("truncated")?;
     let object_key = *blake3::keyed_hash(subkey, header).as_bytes();
     let mut body = open(&object_key, 0, front, sealed)?;
     if let Some((repository, public)) = by {
@@ -254,6 +251,28 @@ fn record(object: &[u8], object_type: u8, extra_len: usize, subkey: &Id, by: Opt
         1 => decompress(&body[4..], u32::from_le_bytes(body[..4].try_into().unwrap()) as usize),
         other => Err(format!("compression {other}")),
     }
+}
+
+/// REC-4: all but segments, which this reader never opens, end with parity and a trailer.
+fn data_of(object: &[u8]) -> Result<&[u8]> {
+    let (rest, mut trailer) =
+        object.split_last_chunk::<TRAILER_LEN>().map(|(rest, end)| (rest, Cursor(end))).ok_or("truncated")?;
+    let (zero, parity_len) = (trailer.u32()?, usize::try_from(trailer.u64()?).unwrap());
+    if zero != 0 || trailer.take(8)? != b"COMPLEND" {
+        return Err("no trailer".to_owned());
+    }
+    rest.len().checked_sub(parity_len).map(|len| &rest[..len]).ok_or_else(|| "parity longer than the record".to_owned())
+}
+
+/// 10-encryption, cards: what a key is called. A reader opens keys without; this one proves that they are there.
+fn label(object: &[u8], repository: &[u8], keys: &Keys) -> Result<String> {
+    let data = data_of(object)?;
+    let (front, card) = data.split_at_checked(data.len().wrapping_sub(CARD_LEN)).ok_or("truncated")?;
+    let object_key = *blake3::keyed_hash(&keys.subkey("records")?, header(object, 2)?).as_bytes();
+    let plain = open(&object_key, front.len() as u64, front, card)?;
+    let card: Value = serde_json::from_slice(signed(repository, &keys.public()?, front, &plain)?)
+        .map_err(|error| error.to_string())?;
+    card["label"].as_str().map(str::to_owned).ok_or_else(|| "no label".to_owned())
 }
 
 fn decompress(packed: &[u8], len: usize) -> Result<Vec<u8>> {
@@ -298,7 +317,9 @@ fn unwrap_keys(object: &[u8], repository: &[u8], key: &Key<'_>) -> Result<Keys> 
     };
     let body = record(object, 2, 29, &wrapping, None)?;
     let mut body: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-    if derivation > 32 { Ok(Keys::Read(body["read"].take())) } else { digits(&body["master"]).map(Keys::Master) }
+    let keys =
+        if derivation > 32 { Keys::Read(body["read"].take()) } else { digits(&body["master"]).map(Keys::Master)? };
+    label(object, repository, &keys).map(|_| keys)
 }
 
 /// A frame, and ids and lengths of its chunks.

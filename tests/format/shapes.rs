@@ -14,6 +14,7 @@ use compline::delta;
 use compline::id::{ChunkId, RepositoryId, from_hex, to_hex};
 use compline::reflate::{Record, decode_records, recreate};
 use compline::storage::{MemoryStorage, ObjectKey, Storage};
+use compline::store::card::CardReader;
 use compline::store::config::{Config, ConfigHead};
 use compline::store::envelope::{self, HEADER_LEN, Header, ObjectType};
 use compline::store::index_segment::{self, PackEntry};
@@ -409,10 +410,13 @@ fn key_object(bytes: &[u8], given: &Value) -> Decoded {
         Access::Read(_) => Grant::Read,
         Access::Write(_, config) => Grant::Write(config),
     };
-    let (label, created_at) = (opened.info.label.unwrap(), opened.info.created_at.unwrap());
-    let mut meaning = serde_json::to_value(opened.rights.to_body(grant, &label, created_at).map_err(chain)?).unwrap();
+    // Who can't read knows no card, not even that of the own key.
+    let cards = CardReader::new(repository(given), &Rights::all(super::valid::master()).unwrap()).unwrap();
+    let card = cards.read(bytes).ok_or("no card")?;
+    let mut meaning = serde_json::to_value(opened.rights.to_body(grant).map_err(chain)?).unwrap();
+    meaning["card"] = serde_json::to_value(&card).unwrap();
     meaning["object"] = ObjectKey::Key(id).path().into();
-    let encoded = keyring::seal(&extra, header.salt, &unlock, (&master, grant), &label, created_at).map_err(chain)?;
+    let encoded = keyring::seal(&extra, header.salt, &unlock, (&master, grant), &card).map_err(chain)?;
     Ok((meaning, encoded))
 }
 

@@ -9,6 +9,7 @@ use compline::compress;
 use compline::crypto::{self, PassphraseCost, Purpose, Secret};
 use compline::id::{ChunkId, PackId, RepositoryId, from_hex, to_hex};
 use compline::store::PackedFrame;
+use compline::store::card::Card;
 use compline::store::config::ConfigHead;
 use compline::store::envelope::{self, Header, ObjectType};
 use compline::store::index_segment::{self, PackEntry};
@@ -190,8 +191,8 @@ pub fn key_object_of(given: &Value, more: u8, what: (&Secret, Grant<'_>)) -> Vec
         None => (1, CHEAP),
     };
     let extra = Extra { repository: REPOSITORY, derivation: derivation + more, cost };
-    let created_at = "2026-09-21T12:00:00Z".parse().unwrap();
-    keyring::seal(&extra, SALT, &shapes::unlock(given), what, "office", created_at).unwrap()
+    let card = Card { label: "office".to_owned(), created_at: "2026-09-21T12:00:00Z".parse().unwrap() };
+    keyring::seal(&extra, SALT, &shapes::unlock(given), what, &card).unwrap()
 }
 
 pub fn key_given(more: &Value) -> Value {

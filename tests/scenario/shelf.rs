@@ -18,6 +18,7 @@ use compline::crypto::{self, Secret};
 use compline::error::Result;
 use compline::id::{RepositoryId, SnapshotId};
 use compline::storage::{Listed, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError};
+use compline::store::card::Card;
 use compline::store::check::{self as store_check, DataSubset};
 use compline::store::config::{Config, ConfigHead};
 use compline::store::pack::{FrameKind, Lineage};
@@ -81,7 +82,8 @@ pub fn create_with(storage: &dyn Storage, parity: Share) -> Unlock {
     let master = Secret::random().unwrap();
     let head = ConfigHead::new(RepositoryId::from_bytes(crypto::random().unwrap()), &master).unwrap();
     let config = Config { pack_len: 1 << 16, frame_len: 1 << 14, parity, ..Config::new(now) };
-    keyring::add(storage, head.repository, (&master, Grant::All), &unlock, "test", now).unwrap();
+    let card = Card { label: "test".to_owned(), created_at: now };
+    keyring::add(storage, head.repository, (&master, Grant::All), &unlock, &card).unwrap();
     storage.put_new(&ObjectKey::Config, &config.seal(head, &master).unwrap()).unwrap();
     unlock
 }

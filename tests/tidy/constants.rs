@@ -28,6 +28,7 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("key.identity_magic", "src/store/keyring.rs", "IDENTITY_MAGIC"),
     ("key.recipient_magic", "src/store/keyring.rs", "RECIPIENT_MAGIC"),
     ("key.file_magic", "src/store/keyring.rs", "KEY_FILE_MAGIC"),
+    ("key.card_plain_len", "src/store/card.rs", "PLAIN_LEN"),
     ("chunk.len_max", "src/chunker.rs", "CHUNK_LEN_MAX"),
     ("pack.trailer_magic", "src/store/pack.rs", "TRAILER_MAGIC"),
     ("pack.trailer_len", "src/store/pack.rs", "TRAILER_LEN"),

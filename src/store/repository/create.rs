@@ -7,6 +7,7 @@ use crate::crypto::{self, Secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KeyId, RepositoryId};
 use crate::storage::{ObjectKey, ObjectKind, Storage, StorageError, StorageErrorKind};
+use crate::store::card::Card;
 use crate::store::config::{Config, ConfigHead};
 use crate::store::envelope::no_random;
 use crate::store::keyring::{self, Unlock};
@@ -92,7 +93,8 @@ impl Repository {
         let head = ConfigHead::new(id, master)
             .map_err(|cause| Error::new(ErrorKind::Environment, "The key that signs can't be made").cause(cause))?;
         let object = config.seal(head, master)?;
-        let key = keyring::add(storage, id, (master, Grant::All), unlock, label, config.created_at)?;
+        let card = Card { label: label.to_owned(), created_at: config.created_at };
+        let key = keyring::add(storage, id, (master, Grant::All), unlock, &card)?;
         match storage.put_new(&ObjectKey::Config, &object) {
             Ok(()) => Ok(id),
             Err(error) => settle_creation(storage, &object, key, error).map(|()| id),
