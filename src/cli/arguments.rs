@@ -616,9 +616,9 @@ pub(super) enum Key {
 
 #[derive(Debug, Args)]
 pub(super) struct NewKey {
-    /// What to call it
-    #[arg(long, default_value = "", value_name = "NAME")]
-    pub label: String,
+    /// What to call it; a changed key keeps its name without
+    #[arg(long, value_name = "NAME")]
+    pub label: Option<String>,
     /// Read the new passphrase from the first line of a file
     #[arg(long = "new-password-file", value_name = "FILE", conflicts_with_all = ["key_file_to_make", "recipient"])]
     pub password_file_to_read: Option<PathBuf>,

@@ -329,14 +329,20 @@ impl Session<'_> {
                     _ => Sort::Full,
                 };
                 let id = self.with_new_key(&target, &options, |repository, unlock| {
-                    commands::keys::add(self.app, repository, unlock, &options.label, sort)
+                    commands::keys::add(
+                        self.app,
+                        repository,
+                        unlock,
+                        options.label.as_deref().unwrap_or_default(),
+                        sort,
+                    )
                 })?;
                 self.out.key("Added", id)?;
             }
             Key::Remove { id } => self.out.key("Removed", commands::keys::remove(&target, &id)?)?,
             Key::Passwd(options) => {
                 let report = self.with_new_key(&target, &options, |repository, unlock| {
-                    commands::keys::change(self.app, repository, unlock)
+                    commands::keys::change(self.app, repository, unlock, options.label.as_deref())
                 })?;
                 self.out.changed_key(&report)?;
             }

@@ -152,14 +152,14 @@ pub struct ChangeReport {
     pub old_removed: bool,
 }
 
-/// Replaces the key in use by a new one. The new one is published before the old one goes. Where the old one can't be removed
+/// Replaces the key in use by a new one, which is called `label` or else what the old one is called. The new one is published before the old one goes. Where the old one can't be removed
 /// that is a problem: from then on both open the repository.
 ///
 /// # Errors
 /// From the repository, or when the passphrase is empty; then there is no new key.
-pub fn change(app: App<'_>, repository: &Repository, unlock: &Unlock) -> Result<ChangeReport> {
+pub fn change(app: App<'_>, repository: &Repository, unlock: &Unlock, label: Option<&str>) -> Result<ChangeReport> {
     let old = repository.current_key().clone();
-    let label = old.label.unwrap_or_default();
+    let label = label.map(str::to_owned).or(old.label).unwrap_or_default();
     if matches!(unlock, Unlock::Recipient(_)) {
         return Err(Error::new(ErrorKind::Usage, "Nobody here can prove that a recipient can open the repository")
             .hint("Add it with `compline key add --recipient`, try its identity file, then remove the old key"));
