@@ -152,8 +152,8 @@ pub struct ChangeReport {
     pub old_removed: bool,
 }
 
-/// Replaces the key in use by a new one, which is called `label` or else what the old one is called. The new one is published before the old one goes. Where the old one can't be removed
-/// that is a problem: from then on both open the repository.
+/// Replaces the key in use by a new one, which is called `label`, or else what the old one is called. The new one is published
+/// before the old one goes. Where the old one can't be removed that is a problem: from then on both open the repository.
 ///
 /// # Errors
 /// From the repository, or when the passphrase is empty; then there is no new key.
