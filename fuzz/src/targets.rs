@@ -216,7 +216,7 @@ fn open_key(object: &[u8]) {
     let id = KeyId::from_bytes(hash.as_bytes()[..16].try_into().expect("a hash is longer"));
     let storage = MemoryStorage::new();
     storage.put_new(&ObjectKey::Key(id), object).expect("it is empty");
-    let _refused = keyring::open(&storage, &head(), &key_file());
+    let _refused = keyring::open(&storage, &head(), &key_file(), None);
 }
 
 fn record(data: &[u8]) {

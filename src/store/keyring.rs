@@ -386,14 +386,20 @@ fn id_of(object: &[u8]) -> KeyId {
     KeyId::from_bytes(id)
 }
 
-/// Finds the key object that `unlock` opens, of the repository with this config.
+/// Finds the key object that `unlock` opens, of the repository with this config. `first` is the one that opened the last time: as a
+/// rule it is there, and none of the others, of which there may be one for each host, has to be looked at.
 ///
 /// # Errors
 /// `WrongKey` if none does, the storage's failure if one that might could not be read.
-pub fn open(storage: &dyn Storage, head: &ConfigHead, unlock: &Unlock) -> Result<Opened> {
+pub fn open(storage: &dyn Storage, head: &ConfigHead, unlock: &Unlock, first: Option<KeyId>) -> Result<Opened> {
+    let of_first = first.map(|id| try_open(storage, id, head, unlock));
+    let is_first_no_use = matches!(of_first, Some(Ok(None)));
+    if let Some(Ok(Some(opened))) = of_first {
+        return Ok(opened);
+    }
     let (mut bad, mut unread) = (Vec::new(), None);
     let ids = ids(storage)?;
-    for id in &ids {
+    for id in ids.iter().filter(|id| !is_first_no_use || Some(**id) != first) {
         match try_open(storage, *id, head, unlock) {
             Ok(Some(opened)) => return Ok(opened),
             Ok(None) => {}
@@ -599,7 +605,33 @@ mod tests {
     }
 
     fn open_with(storage: &MemoryStorage, unlock: &Unlock) -> Result<Opened> {
-        open(storage, &ConfigHead::new(repository(1), &Secret::from_bytes([42; 32])).unwrap(), unlock)
+        open_after(storage, unlock, None)
+    }
+
+    fn open_after(storage: &MemoryStorage, unlock: &Unlock, first: Option<KeyId>) -> Result<Opened> {
+        open(storage, &ConfigHead::new(repository(1), &Secret::from_bytes([42; 32])).unwrap(), unlock, first)
+    }
+
+    #[test]
+    fn whatever_opened_the_last_time_the_key_that_opens_now_is_found() {
+        let storage = MemoryStorage::new();
+        let other = {
+            let master = Secret::from_bytes([42; 32]);
+            add(&storage, repository(1), (&master, Grant::All), &file_key(8), &card("")).unwrap()
+        };
+        let own = add_to(&storage, 1, 42);
+        let damaged = KeyId::from_bytes([0xee; 16]);
+        storage.put_new(&ObjectKey::Key(damaged), b"x").unwrap();
+        let gone = KeyId::from_bytes([0xdd; 16]);
+        for first in [None, Some(own), Some(other), Some(damaged), Some(gone)] {
+            let opened = open_after(&storage, &file_key(9), first).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(opened.info.id, own, "{first:?}");
+            let error = open_after(&storage, &file_key(7), first).map(|opened| opened.info.id).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::WrongKey, "{first:?}");
+        }
+        storage.delete(&ObjectKey::Key(own)).unwrap();
+        let error = open_after(&storage, &file_key(9), Some(own)).map(|opened| opened.info.id).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WrongKey, "it was removed");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod create;
 mod snapshots;
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -26,6 +27,7 @@ use super::rights::{self, Access, Grant, ReadKeys, Rights, WriteKeys};
 use super::writer::Writer;
 use crate::chunker::{Chunker, Gear, Profile};
 use crate::crypto::Secret;
+use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KeyId, PackId, RepositoryId, SegmentId};
 use crate::observer::{Context, Problem};
@@ -118,7 +120,9 @@ impl Repository {
                 .cause(why));
         }
         let head = ConfigHead::read(&object)?;
-        let Opened { rights, info, verdict: key_verdict } = keyring::open(storage.as_ref(), &head, unlock)?;
+        let remembered = cache.map(|cache| cache.join(head.repository.to_hex()).join("key"));
+        let first = remembered.as_ref().and_then(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
+        let Opened { rights, info, verdict: key_verdict } = keyring::open(storage.as_ref(), &head, unlock, first)?;
         let config = match &rights.access {
             Access::All { read, .. } | Access::Read(read) => Config::open(&object, &read.record, &head.verifier())?,
             Access::Write(_, config) => config.clone(),
@@ -127,6 +131,10 @@ impl Repository {
             Some(cache) => Index::open(cache, head.repository)?,
             None => Index::in_memory()?,
         };
+        if let Some(path) = remembered.filter(|_| first != Some(info.id)) {
+            let line = info.id.to_hex() + "\n";
+            let _is_looked_for_again = durable::replace_file(&path, line.as_bytes(), durable::parent(&path));
+        }
         if storage.is_remote() {
             pipeline::overlap_requests(REQUESTS_AT_ONCE);
         }

@@ -402,7 +402,7 @@ fn key_object(bytes: &[u8], given: &Value) -> Decoded {
     let id = compline::id::KeyId::from_bytes(hash.as_bytes()[..16].try_into().unwrap());
     let storage = MemoryStorage::new();
     storage.put_new(&ObjectKey::Key(id), bytes).map_err(text)?;
-    let opened = keyring::open(&storage, &head, &unlock).map_err(chain)?;
+    let opened = keyring::open(&storage, &head, &unlock, None).map_err(chain)?;
     let header = Header::decode(ObjectType::Key, &mut Reader::new(bytes)).map_err(text)?;
     let extra = Extra::decode(envelope::record_extra(ObjectType::Key, bytes).map_err(text)?).map_err(text)?;
     let grant = match &opened.rights.access {

@@ -144,7 +144,7 @@ struct Forger {
 impl Forger {
     fn new(storage: &Arc<MemoryStorage>, auditor: &Unlock) -> Self {
         let head = ConfigHead::read(&storage.get(&ObjectKey::Config).unwrap()).unwrap();
-        let rights = keyring::open(&**storage, &head, auditor).unwrap().rights;
+        let rights = keyring::open(&**storage, &head, auditor, None).unwrap().rights;
         let keys = PackKeys::new(head.repository, &rights).unwrap();
         assert!(keys.signer().is_none());
         let signer = Signer::new(head.repository, &Secret::from_bytes([6; 32])).unwrap();
