@@ -33,6 +33,7 @@ pub struct FaultyStorage {
     calls: AtomicU64,
     hit_a_read: AtomicBool,
     hit_the_end: AtomicBool,
+    hit_a_key: AtomicBool,
 }
 
 impl FaultyStorage {
@@ -44,6 +45,7 @@ impl FaultyStorage {
             calls: AtomicU64::new(0),
             hit_a_read: AtomicBool::new(false),
             hit_the_end: AtomicBool::new(false),
+            hit_a_key: AtomicBool::new(false),
         }
     }
 
@@ -55,6 +57,7 @@ impl FaultyStorage {
             calls: AtomicU64::new(0),
             hit_a_read: AtomicBool::new(false),
             hit_the_end: AtomicBool::new(false),
+            hit_a_key: AtomicBool::new(false),
         }
     }
 
@@ -78,6 +81,12 @@ impl FaultyStorage {
     #[allow(dead_code, reason = "only the crash tests ask")]
     pub fn hit_the_end(&self) -> bool {
         self.hit_the_end.load(Ordering::SeqCst)
+    }
+
+    /// Whether the call that failed was to read a key. Who remembers the key that opened last reads it again, among all others.
+    #[allow(dead_code, reason = "only the crash test asks")]
+    pub fn hit_a_key(&self) -> bool {
+        self.hit_a_key.load(Ordering::SeqCst)
     }
 
     /// What is in the storage now: what a machine finds that comes up again.
@@ -107,6 +116,8 @@ impl Storage for FaultyStorage {
         self.call(false, || self.objects.replace(key, bytes))
     }
     fn get(&self, key: &ObjectKey) -> Result<ObjectBytes, StorageError> {
+        let is_key = matches!(key, ObjectKey::Key(_)) && self.fault.is_some_and(|(at, _)| at == self.calls());
+        self.hit_a_key.fetch_or(is_key, Ordering::SeqCst);
         self.call(true, || self.objects.get(key))
     }
     fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
