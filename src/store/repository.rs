@@ -543,9 +543,12 @@ impl Repository {
         context: Option<&Context<'_>>,
     ) -> Result<Option<PackEntry>> {
         let gone = |error: &StorageError| error.kind() == StorageErrorKind::NotFound;
-        match self.read_pack_entry_and_tell(id, len, context) {
+        match self.try_pack_entry(id, len, context) {
+            // A mounted directory may tell for a while yet how long what is gone was.
+            Err(PackError::Storage(error)) if gone(&error) => Ok(None),
             Err(_) if self.storage().len(&ObjectKey::Pack(id)).is_err_and(|error| gone(&error)) => Ok(None),
-            other => other.map(Some),
+            Err(cause) => Err(unreadable_footer(id, cause)),
+            Ok(entry) => Ok(Some(entry)),
         }
     }
 
@@ -554,16 +557,16 @@ impl Repository {
     /// # Errors
     /// `Damaged` when it is not a whole pack of this repository.
     pub fn read_pack_entry(&self, id: PackId, len: u64) -> Result<PackEntry> {
-        self.read_pack_entry_and_tell(id, len, None)
+        self.try_pack_entry(id, len, None).map_err(|cause| unreadable_footer(id, cause))
     }
 
     /// The same; the observer is told if the pack is damaged.
-    pub(super) fn read_pack_entry_and_tell(
+    fn try_pack_entry(
         &self,
         id: PackId,
         len: u64,
         context: Option<&Context<'_>>,
-    ) -> Result<PackEntry> {
+    ) -> std::result::Result<PackEntry, PackError> {
         let keys = &self.inner.keys;
         let cause = match pack_reader::read_footer(self.storage(), &ObjectKey::Pack(id), len, keys) {
             Ok((role, frames)) => return Ok(PackEntry { id, role, len, frames }),
@@ -576,10 +579,7 @@ impl Repository {
         {
             return Ok(PackEntry { id, role, len: bytes.len() as u64, frames });
         }
-        Err(match cause {
-            PackError::Storage(error) if error.kind() != StorageErrorKind::OutOfRange => error.into(),
-            cause => Error::stored(format!("The footer of pack {id}"), cause.is_newer()).cause(cause),
-        })
+        Err(cause)
     }
 
     /// Whether a pack that has another length than it should can be had all the same. The observer is told.
@@ -661,5 +661,12 @@ impl Repository {
     #[must_use]
     pub fn reader<'c>(&self, context: Context<'c>) -> ChunkReader<'c> {
         ChunkReader::new(self.clone(), context)
+    }
+}
+
+fn unreadable_footer(id: PackId, cause: PackError) -> Error {
+    match cause {
+        PackError::Storage(error) if error.kind() != StorageErrorKind::OutOfRange => error.into(),
+        cause => Error::stored(format!("The footer of pack {id}"), cause.is_newer()).cause(cause),
     }
 }

@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChunkId;
 use crate::observer::{Context, Counter};
 use crate::pipeline::{self, Receiver, Reorder, Sender, Worker, lock};
-use crate::storage::{ObjectKey, StorageErrorKind};
+use crate::storage::ObjectKey;
 
 /// An index segment is published when so many bytes of packs are uploaded: what a crash costs other machines at most.
 const CHECKPOINT_LEN: u64 = 1 << 30;
@@ -349,13 +349,11 @@ fn adopt(repository: &Repository, shared: &Shared) -> Result<()> {
         if repository.index().is_aside(&id)? {
             continue;
         }
-        match repository.read_pack_entry(id, len) {
-            Ok(entry) => lock(&shared.uploaded).push(entry),
+        match repository.find_pack_entry(id, len, None) {
+            Ok(Some(entry)) => lock(&shared.uploaded).push(entry),
+            Ok(None) => gone.push(id),
             Err(error) if error.kind() == ErrorKind::Damaged => gone.push(id),
-            Err(error) => match repository.storage().len(&ObjectKey::Pack(id)) {
-                Err(missing) if missing.kind() == StorageErrorKind::NotFound => gone.push(id),
-                _ => return Err(error),
-            },
+            Err(error) => return Err(error),
         }
     }
     repository.index().remove_packs(&gone)
