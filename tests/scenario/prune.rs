@@ -8,7 +8,7 @@ use std::time::Duration;
 use compline::archive::snapshots::Published;
 use compline::commands::prune::of_repository;
 use compline::error::{Error, ErrorKind, Result};
-use compline::id::ChunkId;
+use compline::id::{ChunkId, PackId};
 use compline::storage::{Listed, MemoryStorage, ObjectBytes, ObjectKey, ObjectKind, Storage, StorageError};
 use compline::store::check::DataSubset;
 use compline::store::index::Known;
@@ -375,6 +375,55 @@ impl Storage for Overtaken {
     fn location(&self) -> String {
         self.storage.location()
     }
+}
+
+/// A mounted directory that goes on to list a pack, and to tell its length, after another machine deleted it.
+struct Remembering {
+    storage: Arc<MemoryStorage>,
+    gone: Listed,
+}
+
+impl Storage for Remembering {
+    fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> std::result::Result<(), StorageError> {
+        self.storage.put_new(key, bytes)
+    }
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> std::result::Result<(), StorageError> {
+        self.storage.replace(key, bytes)
+    }
+    fn get(&self, key: &ObjectKey) -> std::result::Result<ObjectBytes, StorageError> {
+        self.storage.get(key)
+    }
+    fn get_range(&self, key: &ObjectKey, range: std::ops::Range<u64>) -> std::result::Result<Vec<u8>, StorageError> {
+        self.storage.get_range(key, range)
+    }
+    fn len(&self, key: &ObjectKey) -> std::result::Result<u64, StorageError> {
+        if *key == self.gone.key { Ok(self.gone.len) } else { self.storage.len(key) }
+    }
+    fn list(&self, kind: ObjectKind) -> std::result::Result<Vec<Listed>, StorageError> {
+        let mut rows = self.storage.list(kind)?;
+        if kind == ObjectKind::Pack {
+            rows.push(Listed { key: self.gone.key, len: self.gone.len });
+        }
+        Ok(rows)
+    }
+    fn delete(&self, key: &ObjectKey) -> std::result::Result<(), StorageError> {
+        self.storage.delete(key)
+    }
+    fn location(&self) -> String {
+        self.storage.location()
+    }
+}
+
+#[test]
+fn a_pack_that_is_only_remembered_by_a_mounted_directory_is_gone() {
+    let (storage, unlock) = after_nights(1);
+    let gone = Listed { key: ObjectKey::Pack(PackId::from_bytes([7; 32])), len: 1000 };
+    let mounted = Arc::new(Remembering { storage: storage.clone(), gone });
+    let repository = shelf::open(&mounted, &unlock, None).unwrap();
+    let world = World::new();
+    shelf::save(&repository, &world, &shelf::state(2), 2).unwrap();
+    assert_eq!(world.problems(), Vec::<String>::new());
+    holds(&storage, &unlock, None, &[1, 2].map(shelf::state), "beside what is remembered");
 }
 
 #[test]
