@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use crate::archive::path::ArchivePath;
 use crate::archive::snapshots::{self as finding, Published, Selector};
 use crate::error::{Error, ErrorKind, Result};
-use crate::observer::{Context, Ledger};
+use crate::observer::{Context, Ledger, Problem};
 use crate::storage::{Limits, Location, StorageErrorKind};
 use crate::store::{Repository, Unlock, rights};
 
@@ -230,6 +230,13 @@ fn one_of(
         None => all.insert(finding::all(repository, &app.context)?),
     };
     finding::select(all, selector).cloned()
+}
+
+/// Whom a command waited for in vain, and what stays for that.
+fn tell_of_writers(writers: &[String], stays: &str, app: App<'_>) {
+    for writer in writers {
+        app.context.observer.problem(Problem::new(writer, format!("is still at work: {stays}")));
+    }
 }
 
 /// A private directory for scratch files, removed when dropped.

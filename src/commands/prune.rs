@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::{App, Target};
+use super::{App, Target, tell_of_writers};
 use crate::archive::{reach, snapshots as finding};
 use crate::clock::seconds_since;
 use crate::error::{Error, Result};
@@ -39,10 +39,7 @@ pub fn run(app: App<'_>, target: &Target, options: PruneOptions) -> Result<Prune
     let started = app.context.clock.now();
     let repository = target.open_fully()?;
     let (snapshots, summary) = of_repository(&repository, options, &app.context)?;
-    for writer in &summary.writers_waited_for {
-        let message = "is still at work: what was to be deleted stays, until prune is run again later";
-        app.context.observer.problem(Problem::new(writer, message));
-    }
+    tell_of_writers(&summary.writers_waited_for, "what was to be deleted stays, until prune is run again later", app);
     Ok(PruneReport {
         snapshots,
         dry_run: options.dry_run,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{App, Named, Target};
+use super::{App, Named, Target, tell_of_writers};
 use crate::archive::mend::{self, Mended, Mender};
 use crate::archive::snapshots::{self as finding, Published};
 use crate::error::{Error, ErrorKind, Result};
@@ -191,10 +191,8 @@ impl Repair<'_> {
         }
         context.observer.stage("Saving what can be read of damaged packs");
         report.salvage = salvage(self.repository, lost, self.options.wait, context)?;
-        for writer in &report.salvage.writers_waited_for {
-            let message = "is still at work: damaged packs stay, until repair is run again later";
-            context.observer.problem(Problem::new(writer, message));
-        }
+        let stays = "damaged packs stay, until repair is run again later";
+        tell_of_writers(&report.salvage.writers_waited_for, stays, self.app);
         context.observer.stage("Mending the index");
         (report.segments_deleted, report.packs_listed) = heal::mend_index(self.repository, context)?;
         Ok(())

@@ -190,7 +190,7 @@ pub fn seal_record_salted(
     plain: &[u8],
 ) -> Result<Vec<u8>> {
     let header = |detail| Header { detail, salt }.encode(object_type);
-    seal_behind(&header, object_type, subkey, signer, extra, plain)
+    seal_behind(&header, object_type, subkey, signer, extra, plain, |_| Ok(()))
 }
 
 /// The same to the public key of the repository: the salt is the public half of a key that was drawn for it, and `key` what
@@ -206,7 +206,7 @@ pub fn seal_deposit(
     plain: &[u8],
 ) -> Result<Vec<u8>> {
     let header = |detail| Header { detail, salt }.encode_deposit(object_type);
-    seal_behind(&header, object_type, key, signer, &[], plain)
+    seal_behind(&header, object_type, key, signer, &[], plain, |_| Ok(()))
 }
 
 /// A key object: `plain` is sealed under a wrapping key that is made of the salt, and `append_card` writes what follows.
@@ -221,12 +221,10 @@ pub fn seal_key(
     append_card: impl FnOnce(&mut Vec<u8>) -> Result<()>,
 ) -> Result<Vec<u8>> {
     let header = |detail| Header { detail, salt }.encode(ObjectType::Key);
-    let mut object = seal_data(&header, ObjectType::Key, wrapping, None, extra, plain)?;
-    append_card(&mut object)?;
-    parity::protect(&mut object, 0, Share::RECORD);
-    Ok(object)
+    seal_behind(&header, ObjectType::Key, wrapping, None, extra, plain, append_card)
 }
 
+/// `append_tail` writes what lies between body and parity.
 fn seal_behind(
     header: &dyn Fn(u8) -> Vec<u8>,
     object_type: ObjectType,
@@ -234,22 +232,7 @@ fn seal_behind(
     signer: Option<&Signer>,
     extra: &[u8],
     plain: &[u8],
-) -> Result<Vec<u8>> {
-    let mut object = seal_data(header, object_type, subkey, signer, extra, plain)?;
-    if object_type.has_parity() {
-        parity::protect(&mut object, 0, Share::RECORD);
-    }
-    Ok(object)
-}
-
-/// The object without parity.
-fn seal_data(
-    header: &dyn Fn(u8) -> Vec<u8>,
-    object_type: ObjectType,
-    subkey: &Secret,
-    signer: Option<&Signer>,
-    extra: &[u8],
-    plain: &[u8],
+    append_tail: impl FnOnce(&mut Vec<u8>) -> Result<()>,
 ) -> Result<Vec<u8>> {
     debug_assert_eq!(extra.len(), object_type.extra_len());
     let plain_len = u32::try_from(plain.len()).ok().filter(|len| *len as usize <= RECORD_LEN_MAX);
@@ -271,6 +254,10 @@ fn seal_data(
     }
     key.seal(0, &object, &mut body);
     object.append(&mut body);
+    append_tail(&mut object)?;
+    if object_type.has_parity() {
+        parity::protect(&mut object, 0, Share::RECORD);
+    }
     Ok(object)
 }
 

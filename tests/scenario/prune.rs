@@ -338,10 +338,14 @@ fn packs_that_the_index_hears_of_when_they_are_gone_are_not_relied_on() {
     holds(&storage, &unlock, Some(&cache), &[shelf::state(2)], "again");
 }
 
-/// Storage in which somebody puts an object right after packs were listed.
+/// Storage as a machine sees it while another one works.
+#[derive(Default)]
 struct Overtaken {
     storage: Arc<MemoryStorage>,
+    /// Somebody puts this right after packs were listed.
     late: Mutex<Option<(ObjectKey, Vec<u8>)>>,
+    /// A pack that was deleted, and that a mounted directory goes on to list, with its length.
+    remembered: Option<Listed>,
 }
 
 impl Storage for Overtaken {
@@ -358,53 +362,20 @@ impl Storage for Overtaken {
         self.storage.get_range(key, range)
     }
     fn len(&self, key: &ObjectKey) -> std::result::Result<u64, StorageError> {
-        self.storage.len(key)
-    }
-    fn list(&self, kind: ObjectKind) -> std::result::Result<Vec<Listed>, StorageError> {
-        let listed = self.storage.list(kind);
-        if kind == ObjectKind::Pack
-            && let Some((key, bytes)) = self.late.lock().unwrap().take()
-        {
-            self.storage.put_new(&key, &bytes)?;
+        match &self.remembered {
+            Some(row) if row.key == *key => Ok(row.len),
+            _ => self.storage.len(key),
         }
-        listed
-    }
-    fn delete(&self, key: &ObjectKey) -> std::result::Result<(), StorageError> {
-        self.storage.delete(key)
-    }
-    fn location(&self) -> String {
-        self.storage.location()
-    }
-}
-
-/// A mounted directory that goes on to list a pack, and to tell its length, after another machine deleted it.
-struct Remembering {
-    storage: Arc<MemoryStorage>,
-    gone: Listed,
-}
-
-impl Storage for Remembering {
-    fn put_new(&self, key: &ObjectKey, bytes: &[u8]) -> std::result::Result<(), StorageError> {
-        self.storage.put_new(key, bytes)
-    }
-    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> std::result::Result<(), StorageError> {
-        self.storage.replace(key, bytes)
-    }
-    fn get(&self, key: &ObjectKey) -> std::result::Result<ObjectBytes, StorageError> {
-        self.storage.get(key)
-    }
-    fn get_range(&self, key: &ObjectKey, range: std::ops::Range<u64>) -> std::result::Result<Vec<u8>, StorageError> {
-        self.storage.get_range(key, range)
-    }
-    fn len(&self, key: &ObjectKey) -> std::result::Result<u64, StorageError> {
-        if *key == self.gone.key { Ok(self.gone.len) } else { self.storage.len(key) }
     }
     fn list(&self, kind: ObjectKind) -> std::result::Result<Vec<Listed>, StorageError> {
-        let mut rows = self.storage.list(kind)?;
+        let mut listed = self.storage.list(kind)?;
         if kind == ObjectKind::Pack {
-            rows.push(Listed { key: self.gone.key, len: self.gone.len });
+            listed.extend(self.remembered.iter().map(|row| Listed { key: row.key, len: row.len }));
+            if let Some((key, bytes)) = self.late.lock().unwrap().take() {
+                self.storage.put_new(&key, &bytes)?;
+            }
         }
-        Ok(rows)
+        Ok(listed)
     }
     fn delete(&self, key: &ObjectKey) -> std::result::Result<(), StorageError> {
         self.storage.delete(key)
@@ -417,8 +388,8 @@ impl Storage for Remembering {
 #[test]
 fn a_pack_that_is_only_remembered_by_a_mounted_directory_is_gone() {
     let (storage, unlock) = after_nights(1);
-    let gone = Listed { key: ObjectKey::Pack(PackId::from_bytes([7; 32])), len: 1000 };
-    let mounted = Arc::new(Remembering { storage: storage.clone(), gone });
+    let remembered = Some(Listed { key: ObjectKey::Pack(PackId::from_bytes([7; 32])), len: 1000 });
+    let mounted = Arc::new(Overtaken { storage: storage.clone(), remembered, ..Overtaken::default() });
     let repository = shelf::open(&mounted, &unlock, None).unwrap();
     let world = World::new();
     shelf::save(&repository, &world, &shelf::state(2), 2).unwrap();
@@ -434,7 +405,7 @@ fn a_segment_that_names_gone_packs_after_packs_were_listed_proves_nothing() {
     let pruner = || shelf::open(&storage, &unlock, None).unwrap();
     forget_but(&pruner(), |_| false);
     prune(&pruner(), EVERYTHING).unwrap();
-    let overtaken = Arc::new(Overtaken { storage: storage.clone(), late: Mutex::default() });
+    let overtaken = Arc::new(Overtaken { storage: storage.clone(), ..Overtaken::default() });
     let writer = shelf::open(&overtaken, &unlock, None).unwrap();
     // While it is taken for dead what it uploaded goes; and when it has looked what is left, the segment comes that lists the
     // same chunks in packs that went before.
