@@ -230,8 +230,14 @@ impl Storage for LocalStorage {
     }
 
     fn len(&self, key: &ObjectKey) -> Result<u64, StorageError> {
-        let listed = self.listed(*key).map_err(|error| StorageError::from_io(key, error))?;
-        listed.map(|listed| listed.len).ok_or_else(|| StorageError::new(StorageErrorKind::NotFound, key))
+        let failed = |error| StorageError::from_io(key, error);
+        let listed = self.listed(*key).map_err(failed)?;
+        let len = listed.map(|listed| listed.len).ok_or_else(|| StorageError::new(StorageErrorKind::NotFound, key))?;
+        if !self.is_local {
+            // A mounted directory may remember what another machine has deleted; who opens it is told.
+            durable::open_without_waiting(&self.path(key)).map_err(failed)?;
+        }
+        Ok(len)
     }
 
     fn list(&self, kind: ObjectKind) -> Result<Vec<Listed>, StorageError> {

@@ -4,6 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use compline::id::SessionId;
+use compline::storage::{LocalStorage, ObjectKey, Storage, StorageErrorKind};
+
 use crate::host::Host;
 use crate::hosts::three_save_and_one_prunes;
 
@@ -40,6 +43,22 @@ impl Drop for Mount {
             println!("{} stays mounted", self.point.display());
         }
     }
+}
+
+/// A writer asks so whether its session still stands.
+#[test]
+fn what_another_machine_deleted_has_no_length_though_the_mount_remembers_it() {
+    let scratch = tempfile::TempDir::new().unwrap();
+    let real = scratch.path().join("real");
+    std::fs::create_dir(&real).unwrap();
+    let Some(mount) = Mount::of(&real, scratch.path().join("mount")) else { return };
+    let here = LocalStorage::open(&mount.point).unwrap();
+    let session = ObjectKey::Session(SessionId::from_bytes([7; 16]), 0);
+    here.put_new(&session, b"at work").unwrap();
+    assert_eq!(here.len(&session).unwrap(), 7);
+    LocalStorage::open(&real).unwrap().delete(&session).unwrap();
+    assert!(mount.point.join(session.path()).exists(), "it is remembered");
+    assert_eq!(here.len(&session).unwrap_err().kind(), StorageErrorKind::NotFound);
 }
 
 #[test]
