@@ -4,7 +4,7 @@ mod create;
 mod snapshots;
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -121,7 +121,7 @@ impl Repository {
         }
         let head = ConfigHead::read(&object)?;
         let remembered = cache.map(|cache| cache.join(head.repository.to_hex()).join("key"));
-        let first = remembered.as_ref().and_then(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
+        let first = remembered.as_deref().and_then(remembered_key);
         let Opened { rights, info, verdict: key_verdict } = keyring::open(storage.as_ref(), &head, unlock, first)?;
         let config = match &rights.access {
             Access::All { read, .. } | Access::Read(read) => Config::open(&object, &read.record, &head.verifier())?,
@@ -662,6 +662,13 @@ impl Repository {
     pub fn reader<'c>(&self, context: Context<'c>) -> ChunkReader<'c> {
         ChunkReader::new(self.clone(), context)
     }
+}
+
+/// The key that opened the last time. Whatever else lies there is none.
+fn remembered_key(path: &Path) -> Option<KeyId> {
+    let mut line = String::new();
+    durable::open_without_waiting(path).ok()?.take(64).read_to_string(&mut line).ok()?;
+    line.trim().parse().ok()
 }
 
 fn unreadable_footer(id: PackId, cause: PackError) -> Error {

@@ -383,3 +383,24 @@ fn a_share_each_night_reads_every_pack_in_turn() {
     storage.overwrite(&victim, &vec![0; usize::try_from(storage.len(&victim).unwrap()).unwrap()]);
     assert!(!shelf::check(&open(), DataSubset::All).unwrap().is_empty());
 }
+
+/// Nothing of a cache is believed, nor waited for.
+#[test]
+fn whatever_lies_where_the_last_key_is_remembered_the_repository_opens_and_remembers_it_again() {
+    let storage = Arc::new(MemoryStorage::new());
+    let unlock = shelf::create(&*storage);
+    let cache = TempDir::new().unwrap();
+    let open = || shelf::open(&storage, &unlock, Some(cache.path())).unwrap();
+    let path = cache.path().join(open().id().to_hex()).join("key");
+    let remembered = std::fs::read_to_string(&path).unwrap();
+    let fifo = || rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+    let endless = || std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    let garbage = || std::fs::write(&path, [0xff; 100]).unwrap();
+    let of_nobody = || std::fs::write(&path, "00112233445566778899aabbccddeeff\n").unwrap();
+    for put in [&fifo as &dyn Fn(), &endless, &garbage, &of_nobody] {
+        std::fs::remove_file(&path).unwrap();
+        put();
+        open();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), remembered);
+    }
+}
